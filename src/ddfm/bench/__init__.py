@@ -1,0 +1,1 @@
+"""Measuring fusion methods: plain baselines to stand beside, runs and tables."""

@@ -1,0 +1,101 @@
+"""Luma and chroma: colour is split off before the fusion and given back after it.
+
+Symbol -> shape -> meaning
+
+- ``rgb``     (B, 3, H, W), in [0, 1]: R, G, B as stored (gamma-coded), no white point assumed
+- ``Y``       (B, 1, H, W), in [0, 1]: luma, Y = 0.299 R + 0.587 G + 0.114 B
+- ``c``       (B, 2, H, W), in [-0.5, 0.5]: Cb = (B - Y) / 1.772, Cr = (R - Y) / 1.402
+- ``d(c)``    (B, 3, H, W): the colour difference rgb - Y; it is linear in c and has luma zero
+
+Source: ITU-R BT.601-7, section 2.5, at full range (as JFIF; OpenCV's BGR2GRAY has the same weights).
+
+A fused luma often leaves no room for the chroma it is given back with: near white and black the
+gamut is narrow. ``merge`` then scales d by the largest s in [0, 1] with Y + s d in [0, 1]. Clipping
+the channels instead would change luma and hue, and both show as coloured fringes along the edges
+that the other modality brought in. Here luma and hue are kept, and s is a continuous function of
+(Y, c): between neighbours the colour can change no faster than luma and chroma make it (a factor
+of at most 1 / 0.114, the slope of the gamut itself at yellow and blue), so no new edge appears.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ddfm._checks import check_batch, problem
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["merge", "split", "to_luma"]
+
+_KR, _KG, _KB = 0.299, 0.587, 0.114
+_CB, _CR = 2 * (1 - _KB), 2 * (1 - _KR)  # 1.772, 1.402: they put Cb and Cr in [-0.5, 0.5]
+
+
+def to_luma(rgb: Tensor) -> Tensor:
+    """Return the BT.601 luma (B, 1, H, W) in [0, 1] of ``rgb`` (B, 3, H, W) in [0, 1].
+
+    Raises DDFMError if ``rgb`` has another shape, is not finite or leaves [0, 1].
+    """
+    check_batch("rgb", rgb, channels=3)
+    _check_unit("rgb", rgb)
+    red, green, blue = rgb.split(1, dim=1)
+    luma = _KR * red + _KG * green + _KB * blue
+    return luma.clamp(0.0, 1.0)  # white must not become 1 + 1e-7
+
+
+def split(rgb: Tensor) -> tuple[Tensor, Tensor]:
+    """Split ``rgb`` (B, 3, H, W) in [0, 1] into luma (B, 1, H, W) and chroma (B, 2, H, W).
+
+    The chroma is (Cb, Cr), centred on 0, in [-0.5, 0.5]. Raises as :func:`to_luma`.
+    """
+    luma = to_luma(rgb)
+    cb = (rgb[:, 2:3] - luma) / _CB
+    cr = (rgb[:, 0:1] - luma) / _CR
+    return luma, torch.cat([cb, cr], dim=1)
+
+
+def merge(luma: Tensor, chroma: Tensor) -> Tensor:
+    """Return ``rgb`` (B, 3, H, W) in [0, 1] with exactly this luma and, as far as it fits, this chroma.
+
+    ``luma`` (B, 1, H, W) in [0, 1]; ``chroma`` (B, 2, H, W), finite. Inverse of :func:`split` where
+    the colour is in gamut; elsewhere each pixel keeps its luma and hue and loses the least saturation
+    that fits. Raises DDFMError if the luma leaves [0, 1], the shapes differ or a value is not finite.
+    """
+    check_batch("luma", luma, channels=1)
+    check_batch("chroma", chroma, channels=2)
+    _check_unit("luma", luma)
+    if luma.shape[0] != chroma.shape[0] or luma.shape[2:] != chroma.shape[2:]:
+        got = f"{tuple(chroma.shape)} beside a luma of {tuple(luma.shape)}"
+        raise problem("chroma", got, "the same batch, height and width", "Split and merge one image.")
+    difference = _difference(chroma)
+    rgb = luma + _room(luma, difference) * difference
+    return rgb.clamp(0.0, 1.0)  # rounding only: it moves a value by 1e-7 at most
+
+
+def _difference(chroma: Tensor) -> Tensor:
+    """Return d = rgb - Y (B, 3, H, W) of (Cb, Cr); 0.299 d_R + 0.587 d_G + 0.114 d_B = 0."""
+    cb, cr = chroma.split(1, dim=1)
+    blue, red = _CB * cb, _CR * cr
+    green = -(_KR * red + _KB * blue) / _KG
+    return torch.cat([red, green, blue], dim=1)
+
+
+def _room(luma: Tensor, difference: Tensor) -> Tensor:
+    """Return the largest s in [0, 1] with luma + s difference in [0, 1], as (B, 1, H, W)."""
+    space = torch.where(difference > 0, 1 - luma, luma)  # up to white or down to black
+    size = difference.abs()
+    fits = size <= space  # also where the difference is 0: no division there
+    factor = torch.where(fits, 1.0, space / torch.where(fits, 1.0, size))
+    return factor.amin(dim=1, keepdim=True)
+
+
+def _check_unit(argument: str, value: Tensor) -> None:
+    if value.numel() == 0:
+        raise problem(argument, f"shape {tuple(value.shape)}", "at least one pixel")
+    low, high = float(value.min()), float(value.max())
+    if low < 0 or high > 1:
+        remedy = "Map [-1, 1] by (x + 1) / 2, or clamp it."
+        raise problem(argument, f"values in [{low:.7g}, {high:.7g}]", "values in [0, 1]", remedy)

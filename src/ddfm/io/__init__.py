@@ -1,0 +1,322 @@
+"""Images in and out: PNG, JPEG, TIFF, BMP and WebP, with 8 or 16 bits.
+
+Inside the package an image is float32 in [0, 1]: (H, W) grey or (H, W, 3) RGB. Integer files are
+divided by 2**bits - 1 and written back by rounding, so that 8 and 16 bits survive a round trip
+exactly (PNG and TIFF; 8 bits also in BMP and WebP, which is written lossless; JPEG is lossy).
+
+What a file is, its content says and not its suffix. What is not the plain case (a palette, a
+rotation, equal channels) is undone and told in ``Image.notes``; what would lose data in silence
+(several frames, missing bytes, values out of range) is refused with a remedy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ddfm._checks import DDFMError, problem
+from ddfm.io import raster
+from ddfm.io.raster import MAX_PIXELS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image as PILImage
+
+__all__ = [
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "Image",
+    "encode_image",
+    "file_sha256",
+    "from_array",
+    "from_pil",
+    "list_images",
+    "read_image",
+    "write_bytes",
+    "write_image",
+]
+
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
+_FORMATS |= {".bmp": "BMP", ".webp": "WEBP"}
+SUFFIXES = tuple(_FORMATS)  # read and written, in lower case
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """One picture: ``data`` float32 in [0, 1], (H, W) grey or (H, W, 3) RGB, upright.
+
+    ``bit_depth`` is 8 or 16 (of the file; floats count as 16), ``alpha`` (H, W) float32 in [0, 1] or
+    None where all is opaque, ``path`` None if it is from memory, ``format`` such as "PNG", and ``notes``
+    tell what was undone on the way in ("palette expanded").
+    """
+
+    data: np.ndarray
+    bit_depth: int
+    alpha: np.ndarray | None
+    path: Path | None
+    format: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.data.shape[0], self.data.shape[1]
+
+    @property
+    def is_color(self) -> bool:
+        """True for RGB, False for grey."""
+        return self.data.ndim == 3
+
+
+# --- reading ----------------------------------------------------------------------------------------
+
+
+def read_image(path: str | Path) -> Image:
+    """Read an image file of one frame; its content decides the format.
+
+    Raises DDFMError, naming the file and a remedy, if it is missing, empty, cut short, damaged,
+    animated, of several pages, larger than MAX_PIXELS, or of a kind that is not read here.
+    """
+    path = Path(path)
+    name = str(path)
+    raw, kind = _load(path)
+    # A GIF's decoder refuses it with a better reason than the suffix.
+    suffix_kind = kind if kind == "GIF" else _format_of(path.suffix, name)
+    pixels = raster.decode(raw, kind, name)
+    notes = () if kind == suffix_kind else (f"suffix {path.suffix}, but the content is {kind}",)
+    return _finish(pixels, path, kind, notes)
+
+
+def from_array(array: np.ndarray, name: str = "array") -> Image:
+    """Make an Image of a NumPy array (H, W) or (H, W, C): 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA.
+
+    uint8 and uint16 span their type; floats are in [0, 1] and count as 16 bits. ``name`` stands
+    in the messages. Raises DDFMError on other types and shapes, NaN, and floats outside [0, 1].
+    """
+    import numpy as np
+
+    array = np.asarray(array)
+    _check_shape(name, array)
+    scale = {"uint8": 255, "uint16": 65535}.get(array.dtype.name, 1)
+    if scale == 1:
+        raster.check_unit(name, array)
+    return _finish(raster.Pixels(array, scale, 8 if scale == 255 else 16), None, "array")
+
+
+def from_pil(image: PILImage.Image, name: str = "image") -> Image:
+    """Make an Image of a Pillow image: any mode, its EXIF orientation applied.
+
+    Note that Pillow itself opens 16-bit colour PNG with 8 bits; :func:`read_image` does not.
+    Raises DDFMError if the pixels cannot be loaded or do not fit 16 bits.
+    """
+    return _finish(raster.decode_pil(image, name), None, image.format or "PIL")
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """Return the files with a known suffix directly in ``folder``, sorted by name, none hidden.
+
+    Raises DDFMError if ``folder`` is not a folder that can be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        got = "a file" if folder.exists() else "no such folder"
+        raise problem(str(folder), got, "a folder of images", "Check the path.")
+    with _os_errors(folder):
+        files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()]
+    return sorted(p for p in files if not p.name.startswith("."))
+
+
+def file_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits; raise DDFMError if it cannot be read."""
+    with _os_errors(Path(path)), Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _format_of(suffix: str, name: str) -> str:
+    if suffix.lower() not in _FORMATS:
+        got = f"suffix {suffix!r}" if suffix else "no suffix"
+        raise problem(name, got, f"one of {', '.join(SUFFIXES)}", "Convert or rename the file.")
+    return _FORMATS[suffix.lower()]
+
+
+def _load(path: Path) -> tuple[bytes, str]:
+    """Return the bytes of a file and what its first ones say it is."""
+    with _os_errors(path), path.open("rb") as file:
+        kind = raster.sniff(file.read(16), str(path))  # before the rest: it might be a film
+        file.seek(0)
+        return file.read(), kind
+
+
+def _finish(pixels: raster.Pixels, path: Path | None, kind: str, notes: tuple[str, ...] = ()) -> Image:
+    """Turn samples into an Image: upright, alpha apart, equal channels made grey, floats in [0, 1]."""
+    array, notes = pixels.array, notes + pixels.notes
+    if 2 <= pixels.orientation <= 8:
+        array = _upright(array, pixels.orientation)
+        notes += (f"EXIF orientation {pixels.orientation} applied",)
+    array = array[..., None] if array.ndim == 2 else array
+    alpha = None
+    if array.shape[2] in (2, 4):
+        array, alpha = array[..., :-1], array[..., -1]
+        if (alpha == pixels.scale).all():
+            alpha = None
+            notes += ("opaque alpha dropped",)
+    if array.shape[2] == 3 and (array == array[..., :1]).all():
+        array = array[..., :1]
+        notes += ("equal channels: read as grey",)
+    data = _unit(array[..., 0] if array.shape[2] == 1 else array, pixels.scale)
+    alpha = None if alpha is None else _unit(alpha, pixels.scale)
+    return Image(data, pixels.bit_depth, alpha, path, kind, notes)
+
+
+def _unit(array: np.ndarray, scale: int) -> np.ndarray:
+    import numpy as np
+
+    return np.ascontiguousarray(np.true_divide(array, scale, dtype=np.float32))
+
+
+def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Apply EXIF orientation 2 to 8 (EXIF 2.32, table 6: which side holds row 0 and column 0)."""
+    if orientation >= 5:  # rows and columns exchanged
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return array[:, ::-1] if orientation in (2, 3, 6, 7) else array
+
+
+# --- writing ----------------------------------------------------------------------------------------
+
+
+def write_image(
+    path: str | Path,
+    data: np.ndarray,
+    *,
+    bit_depth: int = 8,
+    alpha: np.ndarray | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write ``data`` (H, W) or (H, W, 3), float in [0, 1], in the format of the suffix of ``path``.
+
+    See :func:`encode_image` for what fits where and :func:`write_bytes` for how. Raises DDFMError.
+    """
+    path = Path(path)
+    _check_target(path, overwrite)  # before the work of encoding
+    write_bytes(path, encode_image(data, path.suffix, bit_depth=bit_depth, alpha=alpha), overwrite=overwrite)
+
+
+def encode_image(
+    data: np.ndarray, suffix: str, *, bit_depth: int = 8, alpha: np.ndarray | None = None
+) -> bytes:
+    """Return the file content for ``data`` (H, W) or (H, W, 3), float in [0, 1], as ``suffix`` asks.
+
+    ``alpha`` (H, W) in [0, 1] goes into PNG, TIFF and WebP; 16 bits into PNG and TIFF. JPEG is
+    written at quality 95 with full chroma. Raises DDFMError on what the format cannot hold.
+    """
+    import numpy as np
+
+    kind = _format_of(suffix, "suffix")
+    if bit_depth not in (8, 16):
+        raise problem("bit_depth", bit_depth, "8 or 16")
+    if bit_depth == 16 and kind not in ("PNG", "TIFF"):
+        raise problem("bit_depth", f"16 for {kind}", "8", "Write .png or .tif to keep 16 bits.")
+    if alpha is not None and kind in ("JPEG", "BMP"):
+        raise problem("alpha", f"one for {kind}", "None", "Write .png, .tif or .webp to keep it.")
+    data = np.asarray(data)
+    _check_shape("data", data, channels=(1, 3))
+    array = _quantise(data.reshape(*data.shape[:2], -1), "data", bit_depth)
+    if alpha is not None:
+        if np.shape(alpha) != data.shape[:2]:
+            raise problem("alpha", f"shape {np.shape(alpha)}", f"{data.shape[:2]}, the size of the data")
+        array = np.dstack([array, _quantise(np.asarray(alpha), "alpha", bit_depth)])
+    return raster.encode(array[..., 0] if array.shape[2] == 1 else array, kind)
+
+
+def write_bytes(path: str | Path, content: bytes, *, overwrite: bool = False) -> None:
+    """Write a file whole or not at all: under a temporary name beside it, then renamed.
+
+    Without ``overwrite`` a file that exists stays, also one that appears meanwhile. Whatever stops
+    the writing, Ctrl-C too, the temporary file is removed. Raises DDFMError if it cannot be written.
+    """
+    path = Path(path)
+    _check_target(path, overwrite)
+    part = path.with_name(f".{path.name[:64]}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    try:
+        with _os_errors(path):
+            with part.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut could leave the name on an empty file
+            part.replace(path) if overwrite else _publish(part, path)
+    finally:
+        with contextlib.suppress(OSError):  # gone if it was renamed
+            part.unlink()
+
+
+def _publish(part: Path, path: Path) -> None:
+    """Give ``part`` its name unless that is taken; a link, unlike a rename, fails if it is."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links on this file system (FAT, some network shares)
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        part.rename(path)
+
+
+def _quantise(values: np.ndarray, name: str, bit_depth: int) -> np.ndarray:
+    import numpy as np
+
+    raster.check_unit(name, values)
+    wide = values.astype(np.float32) if values.dtype == np.float16 else values  # float16 ends at 65504
+    return np.rint(wide * (2**bit_depth - 1)).astype(f"uint{bit_depth}")
+
+
+def _check_shape(name: str, array: np.ndarray, channels: tuple[int, ...] = (1, 2, 3, 4)) -> None:
+    shape = array.shape
+    if array.size and (array.ndim == 2 or (array.ndim == 3 and shape[2] in channels)):
+        return
+    expected = f"(H, W) or (H, W, C) with C in {channels}, not empty"
+    first = array.ndim == 3 and shape[0] in channels
+    raise problem(name, f"shape {shape}", expected, "Channels first? Use x.transpose(1, 2, 0)." * first)
+
+
+def _check_target(path: Path, overwrite: bool) -> None:
+    if path.is_dir():
+        raise problem(str(path), "a folder", "a file name", "Name a file in it.")
+    if not overwrite and os.path.lexists(path):
+        raise _exists(path)
+
+
+def _exists(path: Path) -> DDFMError:
+    return problem(str(path), "a file that exists", "a new name", "Choose another or allow overwriting.")
+
+
+_REMEDIES = {
+    errno.ENOENT: "Check the path; the folder must exist.",
+    errno.ENOTDIR: "Check the path; a file stands where a folder should.",
+    errno.EISDIR: "Name a file in it.",
+    errno.ENOSPC: "Free some space or choose another disk.",
+    errno.EDQUOT: "Free some space or choose another disk.",
+    errno.EROFS: "Choose a folder that can be written to.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+}
+
+
+@contextlib.contextmanager
+def _os_errors(path: Path) -> Iterator[None]:
+    """Turn what the operating system says about ``path`` into a DDFMError with a remedy."""
+    try:
+        yield
+    except FileExistsError:
+        raise _exists(path) from None
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "Check the permissions of the file and its folder.")
+        expected = "a file that can be read or written"
+        raise problem(str(path), error.strerror or str(error), expected, remedy) from error

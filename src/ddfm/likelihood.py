@@ -1,0 +1,197 @@
+"""The hierarchical Bayesian likelihood of DDFM, for K >= 2 sources, and one EM iteration of it.
+
+symbol      shape              meaning (equation of the paper; docs/method.md derives the general form)
+s_k         (B, K, H, W)       sources in [-1, 1]; the paper's i, v are k = 1, 2 (Eq. 8)
+f           (B, 1, H, W)       estimate of the fused image; x = f - v in the paper
+gamma_k     (B, K, 1, 1)       scale of source k, per image; the paper's gamma, rho (Eq. 12, 31)
+a_k         (B, K, H, W)       scale maps, sum over k is K; 1 in the paper
+W_k         (B, K, H, W)       E[1/m_k] of the E-step (Eq. 16, misprint corrected)
+g           (B, 2, H, W)       texture target: psi/2 |grad f - g|^2; grad v in the paper (Eq. 13)
+k, u        (B, 1|2, H, W)     splitting variables of the M-step (Eq. 22-27)
+lambda_t    scalar             weight of the prior's x0; 0 in the paper
+
+With K = 2, a = 1, g = grad v, lambda = 0 this is the paper's likelihood, written for f instead of x.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ddfm._checks import check_batch, check_range, problem
+from ddfm.operators import adjoint, from_spectrum, grad, laplacian_symbol, to_spectrum
+
+__all__ = ["EPSILON", "FusionLikelihood", "FusionState", "Likelihood", "em_alone"]
+
+#: Guard of the E-step at f = s, in units of [-1, 1]: |d| becomes sqrt(d^2 + EPSILON^2). An eighth of an
+#: 8-bit grey level, so that it cannot be seen; the released code adds the same 1e-6 to d^2.
+EPSILON = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class FusionState:
+    """What one EM iteration hands to the next. Tensors; nothing in it is changed in place."""
+
+    sources: Tensor  # (B, K, H, W)
+    maps: Tensor  # (B, K, H, W) or (1, 1, 1, 1) when uniform
+    gamma: Tensor  # (B, K, 1, 1)
+    target: Tensor  # G = fft(grad^T g)                 (B, 1, H, W // 2 + 1), complex
+    carried: Tensor  # U = fft(grad^T u)                (B, 1, H, W // 2 + 1), complex
+    symbol: Tensor  # |K|^2                             (H, W // 2 + 1)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.sources.shape[-2], self.sources.shape[-1]
+
+
+class Likelihood(Protocol):
+    """What the sampler needs of a likelihood; write your own with these two."""
+
+    def init(self, sources: Tensor) -> FusionState:
+        """State before the first step, from sources (B, K, H, W) in [-1, 1]."""
+
+    def step(self, x0: Tensor, state: FusionState, snr: float) -> tuple[Tensor, FusionState]:
+        """Rectify x0 (B, 1, H, W); snr = abar_t / (1 - abar_t) of the sampling step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FusionLikelihood:
+    """Frozen settings of the likelihood; the defaults are the paper's.
+
+    psi, eta: weight of the texture term and of the splitting (Eq. 13, 23), both > 0 (psi = 0: no texture term).
+    sweeps: EM iterations per sampling step, >= 1.
+    prior_weight: kappa in lambda_t = 2 kappa snr; 1 is the Bayesian value, 0 the paper's.
+    scale_maps: sources -> a (B, K, H, W) with sum over k = K, see ``ddfm.saliency``; None is a = 1.
+    texture: sources -> g (B, 2, H, W); None is the last source's gradient, the paper's g = grad v.
+
+    Raises DDFMError when a setting is out of range.
+    """
+
+    psi: float = 0.5
+    eta: float = 0.1
+    sweeps: int = 1
+    prior_weight: float = 0.0
+    scale_maps: Callable[[Tensor], Tensor] | None = None
+    texture: Callable[[Tensor], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        check_range("psi", self.psi, 0, 1e6)
+        check_range("eta", self.eta, 0, 1e6)
+        check_range("sweeps", self.sweeps, 1, 10_000)
+        check_range("prior_weight", self.prior_weight, 0, 1e6)
+
+    def init(self, sources: Tensor) -> FusionState:
+        """State before the first step: gamma = 1, u = 0. ``sources`` (B, K, H, W) in [-1, 1], K >= 2."""
+        check_batch("sources", sources)
+        if sources.shape[1] < 2:
+            raise problem("sources", f"{sources.shape[1]} source", "two or more on axis 1")
+        maps = self.scale_maps(sources) if self.scale_maps else sources.new_ones(1, 1, 1, 1)
+        target = to_spectrum(adjoint(self.texture_target(sources)))
+        return FusionState(
+            sources=sources,
+            maps=maps,
+            gamma=sources.new_ones(*sources.shape[:2], 1, 1),
+            target=target,
+            carried=torch.zeros_like(target),
+            symbol=laplacian_symbol(tuple(sources.shape[-2:]), sources.device, sources.dtype),  # type: ignore[arg-type]
+        )
+
+    def texture_target(self, sources: Tensor) -> Tensor:
+        """g (B, 2, H, W)."""
+        return self.texture(sources) if self.texture else grad(sources[:, -1:])
+
+    def step(self, x0: Tensor, state: FusionState, snr: float) -> tuple[Tensor, FusionState]:
+        """``sweeps`` EM iterations from x0 (B, 1, H, W): the estimate f_hat (same shape) and the next state.
+
+        As in Algorithm 1 the weights come from the old scales, then the scales are renewed (lines 8, 9).
+        """
+        f = x0
+        lam = 2 * self.prior_weight * snr
+        for _ in range(self.sweeps):
+            weights = self.weights(f, state)
+            state = dataclasses.replace(state, gamma=self.scales(weights, state))
+            k, carried = self.solve_k(f, state)
+            f = self.solve_f(weights, k, x0, lam, state)
+            state = dataclasses.replace(state, carried=carried)
+        return f, state
+
+    def weights(self, f: Tensor, state: FusionState) -> Tensor:
+        """E-step: W = E[1/m] = sqrt(2 a / (gamma d^2)), d = f - s (Eq. 16 with its fraction turned)."""
+        square = (f - state.sources).square() + EPSILON**2
+        return (2 * state.maps / (state.gamma * square)).sqrt()
+
+    def scales(self, weights: Tensor, state: FusionState) -> Tensor:
+        """gamma <- mean over an image's pixels of E[m] = a / W + gamma / 2 (Eq. 31)."""
+        return (state.maps / weights).mean(dim=(-2, -1), keepdim=True) + state.gamma / 2
+
+    def solve_k(self, f: Tensor, state: FusionState) -> tuple[Tensor, Tensor]:
+        """k of Eq. 25, and the new U = fft(grad^T u) of Eq. 27; two real FFTs in all."""
+        k_hat = (to_spectrum(f) + state.carried + state.target) / (1 + state.symbol)
+        carried = self._shrink * (state.symbol * k_hat - state.target)
+        return from_spectrum(k_hat, state.size), carried
+
+    def solve_f(self, weights: Tensor, k: Tensor, x0: Tensor, lam: float, state: FusionState) -> Tensor:
+        """f of Eq. 29-30 in f-space, with the prior's pull lambda_t."""
+        pull = 2 * (weights * state.sources).sum(1, keepdim=True) + self._eta * k + lam * x0
+        return pull / (2 * weights.sum(1, keepdim=True) + self._eta + lam)
+
+    def objective(
+        self,
+        f: Tensor,
+        k: Tensor,
+        u: Tensor,
+        weights: Tensor,
+        state: FusionState,
+        x0: Tensor | None = None,
+        snr: float = 0.0,
+    ) -> Tensor:
+        """Eq. 23 at fixed weights, plus the prior's term, one value per image (B,): what the M-step lowers."""
+        slope = grad(k) - self.texture_target(state.sources)
+        value = (weights * (f - state.sources).square()).sum((1, 2, 3))
+        value = value + self.psi * u.square().sum((1, 2, 3))
+        split = (u - slope).square().sum((1, 2, 3)) + (k - f).square().sum((1, 2, 3))
+        value = value + self._eta / 2 * split
+        if x0 is not None:
+            value = value + self.prior_weight * snr * (f - x0).square().sum((1, 2, 3))
+        return value
+
+    def residual(
+        self,
+        f: Tensor,
+        k: Tensor,
+        weights: Tensor,
+        state: FusionState,
+        x0: Tensor | None = None,
+        snr: float = 0.0,
+    ) -> Tensor:
+        """RMS over pixels of f minus the minimiser of Eq. 28, per image (B,), in units of [-1, 1]; 0 at the optimum."""
+        lam = 2 * self.prior_weight * snr if x0 is not None else 0.0
+        best = self.solve_f(weights, k, f if x0 is None else x0, lam, state)
+        return (f - best).square().mean((1, 2, 3)).sqrt()
+
+    @property
+    def _eta(self) -> float:
+        """No texture term (psi = 0) means no splitting either: k = f would only damp the step."""
+        return self.eta if self.psi > 0 else 0.0
+
+    @property
+    def _shrink(self) -> float:
+        """c of u = c (grad k - g) (Eq. 27)."""
+        return self.eta / (2 * self.psi + self.eta) if self.psi > 0 else 0.0
+
+
+def em_alone(likelihood: Likelihood, sources: Tensor, sweeps: int) -> tuple[Tensor, FusionState]:
+    """EM without the prior, ``sweeps`` steps from the sources' mean: f (B, 1, H, W) and the state reached.
+
+    The ablation I of the paper's Table 2, and the starting point of a warm start.
+    """
+    state = likelihood.init(sources)
+    f = sources.mean(1, keepdim=True)
+    for _ in range(sweeps):
+        f, state = likelihood.step(f, state, 0.0)
+    return f, state

@@ -1,0 +1,58 @@
+"""Scale maps a_k and texture targets g of the generalised likelihood: what should win where.
+
+Scale maps are positive, (B, K, H, W), and sum to K over the sources at every pixel; a = 1 is the paper.
+Texture targets are gradients, (B, 2, H, W). Settings are frozen; every map is a function of one image alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ddfm._checks import check_range
+from ddfm.operators import grad
+
+__all__ = ["StrongestGradient", "blur", "normalise"]
+
+
+def blur(x: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of (B, C, H, W), separable, borders replicated; sigma in pixels."""
+    if sigma <= 0:
+        return x
+    radius = math.ceil(3 * sigma)
+    taps = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
+    kernel = torch.exp(-0.5 * (taps / sigma).square())
+    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
+    for _ in range(2):  # columns, then rows
+        flat = F.pad(x.flatten(0, 1)[:, None], (radius, radius, 0, 0), mode="replicate")
+        x = F.conv2d(flat, kernel).view(x.shape).transpose(-2, -1)
+    return x
+
+
+def normalise(saliency: Tensor) -> Tensor:
+    """Scale positive saliencies (B, K, H, W) to sum to K over the sources."""
+    return saliency.shape[1] * saliency / saliency.sum(1, keepdim=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class StrongestGradient:
+    """Texture target g: per pixel the whole gradient vector of the source where it is longest.
+
+    ``sigma``: blur of the lengths that are compared, in pixels; 0 decides each pixel alone. Ties (equal
+    lengths) take the mean of the tied sources' gradients, so that the order of the sources does not matter.
+    """
+
+    sigma: float = 0.0
+
+    def __call__(self, sources: Tensor) -> Tensor:
+        """sources (B, K, H, W) -> g (B, 2, H, W)."""
+        batch, count, height, width = sources.shape
+        slopes = grad(sources.reshape(-1, 1, height, width)).view(batch, count, 2, height, width)
+        length = blur(slopes.square().sum(2).sqrt(), self.sigma)
+        wins = (length == length.amax(1, keepdim=True)).to(sources.dtype)
+        share = wins / wins.sum(1, keepdim=True)
+        return (share[:, :, None] * slopes).sum(1)

@@ -1,0 +1,406 @@
+"""The project's own sample pairs with known truth, drawn here and free of any data set.
+
+``street`` shows a night street to a thermal and to a visible camera; ``phantom`` shows a brain
+slice to MRI and to CT, PET or SPECT. Each pair is complementary by construction: what is hot is
+dim in the other source, and fine texture is in one source only. The same seed gives the same
+bytes on the same machine. Sensor noise is white and Gaussian with the standard deviations in
+``NOISE``, in grey levels of [0, 1], added last and only inside the head. PET and SPECT are grainy instead:
+their noise is that share of the uptake at full uptake, falls with its square root as counts do, and enters
+before the colours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+
+from ddfm._checks import check_choice, problem
+from ddfm._render import (
+    Array,
+    Canvas,
+    Lamp,
+    Noise,
+    add_noise,
+    blur,
+    box,
+    capsule,
+    car,
+    cyclist,
+    fade,
+    gloss,
+    hot,
+    lamp_post,
+    layers,
+    letters,
+    person,
+    rgb,
+    shrink,
+    tree,
+)
+
+__all__ = ["NOISE", "Sample", "phantom", "street"]
+
+NOISE = {"infrared": 0.010, "visible": 0.010, "mri": 0.012, "ct": 0.012, "pet": 0.02, "spect": 0.03}
+LEFT, RIGHT, END = -6.5, 6.0, 46.0  # walls and end of the street, metres
+SHOP = (10.3, 15.6)  # the lit shop on the right wall, metres from the camera
+MORTAR = rgb(0.20, 0.19, 0.18)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A pair of pictures with its truth. All pictures are float32 in [0, 1].
+
+    infrared: (H, W) thermal or CT, (H, W, 3) PET or SPECT in pseudo-colour.
+    visible: (H, W, 3) visible light, (H, W) MRI.
+    targets: bool (H, W), people or lesion: bright in ``infrared``, close to their surround in ``visible``.
+    texture: bool (H, W), where only ``visible`` has fine texture.
+    clean_infrared, clean_visible: the two pictures before sensor noise.
+    labels: what the two sources are, first that of ``infrared``.
+    """
+
+    name: str
+    infrared: Array
+    visible: Array
+    targets: Array
+    texture: Array
+    clean_infrared: Array
+    clean_visible: Array
+    labels: tuple[str, str]
+
+
+def street(size: tuple[int, int] = (480, 640), seed: int = 0) -> Sample:
+    """A street at night, ``size`` = (height, width), at least 16 x 16; the scene fills any shape.
+
+    Walkers and a cyclist are the targets; shop, lettering, road markings and lamp-lit brick the texture.
+    """
+    height, width = _check_request(size, seed)
+    rng = np.random.default_rng(seed)
+    noise, canvas = Noise(rng), Canvas(height, width)
+    lamps = _lamps(rng)
+    _paint_surfaces(canvas, [*lamps, *_shop_lights()], noise)
+    _paint_figures(canvas, lamps, noise, rng)
+    infrared, visible, mask = canvas.expose()
+    return Sample(
+        f"street-{seed}",
+        add_noise(infrared, NOISE["infrared"], rng),
+        add_noise(visible, NOISE["visible"], rng),
+        shrink(canvas.target) >= 0.5,
+        mask,
+        infrared,
+        visible,
+        ("infrared", "visible"),
+    )
+
+
+def _check_request(size: tuple[int, int], seed: int) -> tuple[int, int]:
+    if len(size) != 2 or any(int(side) != side or side < 16 for side in size):
+        raise problem("size", repr(size), "(height, width) of at least 16 pixels each")
+    if int(seed) != seed or seed < 0:
+        raise problem("seed", repr(seed), "a whole number, 0 or more")
+    return int(size[0]), int(size[1])
+
+
+def _lamps(rng: np.random.Generator) -> list[Lamp]:
+    """Sodium lamps on the left, whiter ones on the right, of slightly varying strength."""
+    places = [(-3.4, 5.3, 12.0), (3.3, 5.3, 17.0), (-3.4, 5.3, 24.0), (3.3, 5.3, 31.0), (-3.4, 5.3, 39.0)]
+    lamps = []
+    for place in places:
+        colour = (14.0, 9.6, 4.6) if place[0] < 0 else (10.5, 11.5, 10.0)
+        strength = rng.uniform(0.85, 1.15)
+        lamps.append(Lamp(place, (strength * colour[0], strength * colour[1], strength * colour[2])))
+    return lamps
+
+
+def _shop_lights() -> list[Lamp]:
+    return [Lamp((RIGHT - 0.8, 2.6, z), (2.6, 2.0, 1.2)) for z in (SHOP[0] + 1, SHOP[1] - 1)]
+
+
+def _paint_surfaces(canvas: Canvas, lamps: list[Lamp], noise: Noise) -> None:
+    """Cast each pixel's ray to road, walls, far end or sky and shade what it meets."""
+    across, up = np.broadcast_arrays(*canvas.rays())
+    with np.errstate(divide="ignore"):
+        ground = np.where(up < 0, -1.7 / up, np.inf)
+        wall = np.where(across < 0, LEFT, RIGHT) / across
+    roof = np.where(across < 0, np.float32(9.0), np.float32(7.6)) + 1.2 * (np.floor(wall / 9) % 2)
+    wall = np.where(1.7 + up * wall > roof, np.inf, wall)
+    depth = np.minimum(np.minimum(ground, wall), END).astype(np.float32)
+    x, y = across * depth, 1.7 + up * depth
+    _sky_and_end(canvas, depth >= END, x, y, noise)
+    seen = (ground <= wall) & (ground < END)
+    _shade(canvas, seen, _road(x[seen], depth[seen], noise, lamps[:5]), lamps, (x, y, depth), (0.0, 1.0, 0.0))
+    for side, seen in ((1.0, across < 0), (-1.0, across >= 0)):
+        seen = seen & (wall < ground) & (wall < END)
+        shaded = _wall(y[seen], depth[seen], noise, side)
+        _shade(canvas, seen, shaded, lamps, (x, y, depth), (side, 0.0, 0.0))
+
+
+Surface: TypeAlias = tuple[
+    Array, Array, Array, Array
+]  # reflectance (N, 3), own light (N, 3), heat (N,), texture (N,)
+
+
+def _shade(
+    canvas: Canvas,
+    seen: Array,
+    surface: Surface,
+    lamps: list[Lamp],
+    points: tuple[Array, Array, Array],
+    normal: tuple[float, float, float],
+) -> None:
+    reflectance, own, canvas.heat[seen], texture = surface
+    x, y, z = (axis[seen] for axis in points)
+    received = sum((lamp.reach(x, y, z, normal) for lamp in lamps), rgb(0.010, 0.011, 0.014))
+    canvas.light[seen] = reflectance * received + own
+    # Texture counts only where light makes it visible.
+    canvas.texture[seen] = texture * ((received + own).max(axis=1) > 0.03)
+
+
+def _sky_and_end(canvas: Canvas, seen: Array, x: Array, y: Array, noise: Noise) -> None:
+    """The sky, and dark roofs with a few lit windows at the end of the street."""
+    x, y = x[seen], y[seen]
+    roof = 6 + 6 * noise.cell(x / 5, np.zeros_like(x) + 7)
+    built = fade(roof - y, -0.1, 0.1)[:, None]
+    pane = (np.abs(x / 1.6 % 1 - 0.5) < 0.2) & (np.abs(y / 2.2 % 1 - 0.5) < 0.22)
+    on = (pane & (noise.cell(x / 1.6, y / 2.2) > 0.72))[:, None] * rgb(0.5, 0.36, 0.16)
+    haze = np.exp(-np.clip(y, 0, None) / 9)[:, None]
+    cloud = noise(x / 14, y / 5, 3)[:, None]
+    sky = rgb(0.006, 0.008, 0.014) * (0.5 + cloud) + haze * rgb(0.020, 0.015, 0.011)
+    canvas.light[seen] = sky * (1 - built) + built * (0.005 + on)
+    heat = 0.11 + 0.14 * pane * (y > 2)
+    canvas.heat[seen] = (0.05 + 0.06 * haze * (0.6 + 0.4 * cloud))[:, 0] * (1 - built[:, 0]) + built[
+        :, 0
+    ] * heat
+
+
+def _road(x: Array, z: Array, noise: Noise, lamps: list[Lamp]) -> Surface:
+    """Asphalt between x = -4.2 and 3.9 with markings, kerbs and paved walks on both sides."""
+    grain = 0.45 + 1.1 * noise(x * 26, z * 26, 2) * np.clip(9 / z, 0, 1) + 0.55 * np.clip(1 - 9 / z, 0, 1)
+    patch = noise(x * 0.7, z * 0.35, 2)
+    lane = np.abs(x + 0.15)
+    stripes = (z > 5.6) & (z < 8.4) & (lane < 3.7) & (np.abs((x + 0.1) % 1.1 - 0.55) < 0.29)
+    dashes = (lane < 0.075) & (z > 11) & (z % 6 < 3)
+    stop = (np.abs(z - 9.6) < 0.2) & (x > 0.1) & (x < 3.6)
+    paint = (stripes | dashes | stop | (np.abs(lane - 3.75) < 0.06)) & (z < 40)
+    worn = np.ones_like(grain)
+    worn[paint] = 0.15 + 0.85 * fade(noise(x[paint] * 13, z[paint] * 13, 3) + 0.3 * patch[paint], 0.33, 0.62)
+    walk = (x < -4.2) | (x > 3.9)
+    kerb = fade(np.abs(x + 0.15) - 4.05, 0.19, 0.17) * walk
+    joint = 1 - 0.6 * (np.minimum(x / 0.5 % 1, z / 0.5 % 1) < 0.07) * np.clip(12 / z, 0, 1)
+    tile = (0.16 + 0.10 * noise.cell(x / 0.5, z / 0.5)) * joint
+    grey = np.where(walk, tile * (1 - kerb) + 0.3 * kerb, 0.085 * grain * (0.6 + 0.8 * patch))
+    grey = grey + paint * worn * (0.62 - grey)
+    reflectance = grey[:, None] * np.where(walk[:, None], rgb(1, 0.94, 0.86), rgb(0.95, 1, 1.04))
+    heat = np.where(walk, np.float32(0.145), np.float32(0.18)) + 0.03 * (patch - 0.5) - 0.015 * kerb
+    heat = heat + 0.035 * np.exp(-((lane - 1.9) ** 2) / 0.5) * ~walk  # tyres warm their two tracks
+    crossing = ((z > 5.3) & (z < 8.7) & (lane < 3.6)).astype(np.float32)
+    return reflectance, gloss(x, z, lamps) * (grain * patch * (1 - 0.6 * paint))[:, None], heat, crossing
+
+
+def _wall(y: Array, z: Array, noise: Noise, side: float) -> Surface:
+    """Brick with rows of windows; the right wall (side -1) carries the shop and its sign."""
+    row = np.floor(y / 0.17)
+    along = z / 0.5 + 0.5 * (row % 2)
+    near = np.clip(1.5 - z / 22, 0, 1)
+    joint = np.maximum(np.abs(along % 1 - 0.5) > 0.46, np.abs(y / 0.17 % 1 - 0.5) > 0.41) * near
+    shade = 0.55 + 0.9 * near * noise.cell(along + 40 * side, row) + 0.45 * (1 - near)
+    stain = 0.6 + 0.8 * noise(z * 0.5 + 50 * side, y * 0.5, 3)
+    clay = rgb(0.36, 0.17, 0.11) if side > 0 else rgb(0.27, 0.19, 0.15)
+    reflectance = (shade * stain)[:, None] * clay * (1 - joint[:, None]) + joint[:, None] * MORTAR
+    heat = 0.125 + 0.03 * np.exp(-y / 2) + 0.025 * (stain - 1)
+    texture = ((z < 26) & (y > 0.2)).astype(np.float32)
+    own = np.zeros_like(reflectance)
+    u, v = (z + 1.2 * side) / 3.2, (y - 0.2) / 3.0
+    pane = box(u % 1, v % 1, (0.5, 0.48), (0.19, 0.27)) * 3
+    glass = fade(pane, 0.0, -0.03) * (y > 3.6)
+    bars = (np.abs(u % 1 - 0.5) < 0.014) | (np.abs(v % 1 - 0.56) < 0.012)
+    lot = noise.cell(u + 9 * side, v)
+    curtain = (0.5 + 0.7 * noise(z * 6, y * 0.4)) * fade(v % 1, 0.15, 0.7)
+    own += ((lot > 0.66) * glass * ~bars * curtain)[:, None] * rgb(0.55, 0.34, 0.13)
+    frame = fade(pane, 0.16, 0.12) * (y > 3.6) * (1 - glass)
+    reflectance = reflectance * (1 - glass[:, None]) + frame[:, None] * (0.34 - reflectance)
+    heat = heat + glass * (0.16 + 0.14 * lot) + 0.04 * frame
+    texture = texture * ((pane > 0.17) | (y < 3.5))
+    surface = reflectance, own, heat, texture
+    return surface if side > 0 else _shop(surface, y, z, noise)
+
+
+def _shop(wall: Surface, y: Array, z: Array, noise: Noise) -> Surface:
+    """Put the lit shop window and the lettered sign onto the right wall."""
+    reflectance, own, heat, texture = wall
+    length = SHOP[1] - SHOP[0]
+    sign = box(z, y, (sum(SHOP) / 2, 3.25), (length / 2, 0.45)) < 0
+    window = box(z, y, (sum(SHOP) / 2, 1.6), (length / 2 - 0.2, 1.1)) < 0
+    word = letters("CAFE", (SHOP[1] - 0.5 - z) / (length - 1), (3.66 - y) / 0.82)[:, None]
+    face = word * rgb(1.25, 1.05, 0.62) + (1 - word) * rgb(0.035, 0.11, 0.13)
+    shelf, hue = y / 0.42, noise.cell(z / 0.16, np.floor(y / 0.42) + 90)
+    goods = (shelf % 1 < 0.28 + 0.5 * noise.cell(z / 0.16, np.floor(shelf) + 60)) & (y < 2.1)
+    colour = np.stack([0.05 + 0.6 * hue, 0.35 - 0.3 * hue, 0.4 * (hue * 7 % 1)], axis=1) * 0.5
+    inside = np.where(goods[:, None], colour, rgb(0.85, 0.60, 0.28) * (0.35 + 0.25 * y[:, None]))
+    bars = (np.abs((z - SHOP[0]) / length * 4 % 1 - 0.5) > 0.48) | (np.abs(y - 2.2) < 0.04)
+    inside = np.where(bars[:, None], np.float32(0.02), inside * 0.9)
+    lit = (sign | window)[:, None]
+    own = np.where(sign[:, None], face, np.where(window[:, None], inside, own))
+    # Glass is opaque to thermal light: the window is a smooth, slightly warm plate.
+    heat = np.where(sign, np.float32(0.17), np.where(window, np.float32(0.21), heat))
+    return np.where(lit, np.float32(0.02), reflectance), own, heat, np.maximum(texture, lit[:, 0])
+
+
+def _paint_figures(canvas: Canvas, lamps: list[Lamp], noise: Noise, rng: np.random.Generator) -> None:
+    """Everything that stands on the street, from far to near."""
+    jobs: list[tuple[float, Callable[[], None]]] = []
+    for lamp in lamps:
+        jobs.append((lamp.place[2], partial(lamp_post, canvas, lamp)))
+    for x, z in ((-2.6, 6.9), (3.0, 9.5), (-4.9, 17.0), (4.5, 21.0), (-5.2, 28.0)):
+        spot, stride = (x + rng.uniform(-0.3, 0.3), z * rng.uniform(0.97, 1.03)), rng.uniform(-1, 1)
+        jobs.append((spot[1], partial(person, canvas, lamps, noise, *spot, stride)))
+    for x, z, height in ((-5.4, 14.5, 5.6), (4.9, 26.0, 6.0), (-5.4, 33.0, 6.0)):
+        jobs.append((z, partial(tree, canvas, lamps, noise, x, z, height * rng.uniform(0.92, 1.08))))
+    jobs.append((13.5, partial(cyclist, canvas, lamps, noise, rng.uniform(-2.9, -2.3), 13.5)))
+    for x, z, oncoming in ((1.9, rng.uniform(12.5, 14.5), False), (-1.6, rng.uniform(24, 29), True)):
+        paint = rng.uniform(0.05, 0.3, 3).astype(np.float32)
+        jobs.append((z, partial(car, canvas, lamps, x, z, paint, oncoming)))
+    for _, job in sorted(jobs, key=lambda entry: -entry[0]):
+        job()
+
+
+def phantom(size: tuple[int, int] = (256, 256), seed: int = 0, modality: str = "ct") -> Sample:
+    """An axial brain slice, ``size`` = (height, width): T1-like MRI beside CT, PET or SPECT.
+
+    The head lies within 0.80 of the half width and 0.94 of the half height; outside both sources
+    are exactly 0. The target is a lesion: a haemorrhage in CT, a hot spot in PET and SPECT.
+    """
+    height, width = _check_request(size, seed)
+    check_choice("modality", modality, ("ct", "pet", "spect"))
+    rng = np.random.default_rng(seed)
+    noise = Noise(rng)
+    rows, columns = (((np.arange(2 * n, dtype=np.float32) + 0.5) / n - 1) for n in (height, width))
+    x, y = np.broadcast_arrays(columns[None], -rows[:, None])  # x right, y up, each in [-1, 1]
+    tissue = _anatomy(x, y, noise, rng)
+    scale = min(height, width) / 256
+    head = shrink(tissue["head"]) > 0
+    structural = draw.blur(shrink(_mri(tissue, noise, x, y)), 0.5 * scale) * head
+    if modality == "ct":
+        clean = blur(shrink(_ct(tissue, noise, x, y)), 0.8 * scale) * head
+        other = add_noise(clean, NOISE["ct"], rng) * head
+    else:
+        spread = {"pet": 2.8, "spect": 4.5}[modality] * scale
+        uptake = blur(shrink(_uptake(tissue, noise, x, y)), spread) * head
+        grains = blur(rng.standard_normal(uptake.shape, dtype=np.float32), spread / 2)
+        grains *= NOISE[modality] / float(grains.std())
+        noisy = np.clip(uptake + grains * np.sqrt(np.maximum(uptake, 0)), 0, 1)
+        clean, other = hot(uptake), hot(noisy)
+    inner = blur(shrink(tissue["cortex"] * (1 - tissue["lesion"])), 1.5 * scale) > 0.9
+    return Sample(
+        f"phantom-{modality}-{seed}",
+        other.astype(np.float32),
+        add_noise(structural, NOISE["mri"], rng) * head,
+        shrink(tissue["lesion"]) >= 0.5,
+        inner,
+        clean.astype(np.float32),
+        structural,
+        (modality, "mri"),
+    )
+
+
+def _anatomy(x: Array, y: Array, noise: Noise, rng: np.random.Generator) -> dict[str, Array]:
+    """Coverage maps in [0, 1] of the tissues, each (2H, 2W); later ones lie within earlier ones."""
+    angle = np.arctan2(y / 0.92, x / 0.76)
+    lumps = 0.02 * (noise(2.2 * np.cos(angle) + 9, 2.2 * np.sin(angle) + 9, 2) - 0.5)
+    radius = np.hypot(x / (0.76 - 0.05 * y), y / 0.92) + lumps  # 1 on the skin, narrower in front
+    edge = 4 / min(x.shape)
+
+    def within(level: float) -> Array:
+        return fade(radius, level + edge, level - edge)
+
+    warp = 0.05 * (noise(x * 4 + 3, y * 4, 2) - 0.5)
+    side = np.abs(x - 0.012 * (noise(y * 3, y * 0 + 5) - 0.5))
+    depth = 0.845 - radius  # from the brain's surface inwards, shares of the head's half size
+    folds = noise(7.5 * (side + warp) + np.where(x > 0, np.float32(0), np.float32(0.7)), 7.5 * y, 2) - 0.5
+    slope = np.hypot(*np.gradient(folds, 2 / x.shape[0], 2 / x.shape[1])) + 0.6
+    reach = 0.17 + 0.18 * noise(x * 3 + 11, y * 3)  # how deep the sulci run
+    ridge = np.abs(folds) / slope + np.clip(depth - reach, 0, 1) * 0.9
+    ridge = np.minimum(np.minimum(ridge, depth), side + 0.9 * fade(np.abs(y), 0.36, 0.22))
+    horns = np.minimum(
+        capsule(side, y, (0.035, 0.12), (0.13, 0.30), 0.030, 0.045),
+        np.minimum(
+            capsule(side, y, (0.04, 0.1), (0.05, -0.12), 0.022),
+            capsule(side, y, (0.07, -0.14), (0.17, -0.34), 0.028, 0.05),
+        ),
+    )
+    nuclei = np.minimum(
+        capsule(side, y, (0.11, 0.03), (0.10, -0.10), 0.075),
+        capsule(side, y, (0.25, 0.14), (0.27, -0.04), 0.06, 0.045),
+    )
+    nuclei = np.minimum(nuclei, capsule(side, y, (0.155, 0.17), (0.19, 0.26), 0.035)) + 0.2 * warp
+    spot = (float(rng.choice([-1, 1])) * rng.uniform(0.30, 0.38), rng.uniform(-0.30, 0.0))
+    lesion = (
+        np.hypot(x - spot[0], (y - spot[1]) * 0.85)
+        - rng.uniform(0.075, 0.10)
+        + 0.12 * (noise(x * 9, y * 9, 2) - 0.5)
+    )
+    brain = within(0.84)
+    return {
+        "head": (radius < 1 + edge).astype(np.float32),
+        "skin": within(1.0),
+        "skull": within(0.945),
+        "inside": within(0.865),
+        "brain": brain,
+        "white": fade(ridge, 0.042, 0.056) * brain,
+        "sulci": fade(ridge, 0.014, 0.006) * brain,
+        "nuclei": fade(nuclei, edge, -edge),
+        "ventricles": fade(horns + 0.15 * warp, edge, -edge),
+        "lesion": fade(lesion, edge, -edge),
+        "oedema": fade(lesion, 0.10, 0.01),
+        "cortex": brain * fade(depth, 0.34, 0.33),
+    }
+
+
+def _mri(tissue: dict[str, Array], noise: Noise, x: Array, y: Array) -> Array:
+    """T1-like grey: fat bright, bone and fluid dark, white matter over grey matter."""
+    bias = 0.94 + 0.12 * noise(x * 1.5, y * 1.5)
+    fine = 0.05 * (noise(x * 40, y * 40, 2) - 0.5)
+    diploe = 0.06 + 0.25 * fade(noise(x * 16, y * 16, 2), 0.5, 0.75)
+    return bias * layers(
+        (tissue["skin"], 0.68 + 6 * fine),
+        (tissue["skull"], diploe * (1 - tissue["inside"]) + 0.05),
+        (tissue["inside"], 0.10),
+        (tissue["brain"], 0.40 + fine),
+        (tissue["white"], 0.68 + fine),
+        (tissue["nuclei"], 0.50 + fine),
+        (tissue["sulci"], 0.13),
+        (tissue["oedema"], 0.53 + fine),
+        (tissue["lesion"], 0.50 + 3 * fine),
+        (tissue["ventricles"], 0.10),
+    )
+
+
+def _ct(tissue: dict[str, Array], noise: Noise, x: Array, y: Array) -> Array:
+    """CT in a brain window: bone near white, brain tissues within a few grey levels."""
+    return layers(
+        (tissue["skin"], 0.22),
+        (tissue["skull"], 0.88 + 0.08 * noise(x * 9, y * 9)),
+        (tissue["inside"], 0.30),
+        (tissue["brain"], 0.375 + 0.02 * (noise(x * 3, y * 3) - 0.5)),
+        (tissue["white"], 0.355),
+        (tissue["oedema"], 0.32),
+        (tissue["ventricles"], 0.20),
+        (tissue["lesion"], 0.78),
+    )
+
+
+def _uptake(tissue: dict[str, Array], noise: Noise, x: Array, y: Array) -> Array:
+    """Tracer uptake: grey matter twice the white, fluid none, the lesion hottest."""
+    regional = 0.85 + 0.3 * noise(x * 3 + 5, y * 3)
+    return layers(
+        (tissue["skin"], 0.05),
+        (tissue["inside"], 0.06),
+        (tissue["brain"], 0.52 * regional),
+        (tissue["white"], 0.20),
+        (tissue["nuclei"], 0.55 * regional),
+        (tissue["ventricles"], 0.05),
+        (tissue["lesion"], 1.0),
+    )
