@@ -1,6 +1,7 @@
 """The likelihood against numerical integration, dense solves, the literal paper form, and its invariants."""
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -164,7 +165,7 @@ def test_objective_never_rises_and_residual_vanishes_over_sweeps_with_fixed_weig
         f = likelihood.solve_f(weights, k, f, 0.0, state)
         state = dataclasses.replace(state, carried=carried)
         history.append(likelihood.objective(f, k, spatial_u(likelihood, k, state), weights, state))
-    for before, after in zip(history, history[1:], strict=False):
+    for before, after in itertools.pairwise(history):
         assert (after <= before * (1 + 1e-12)).all()
     assert (history[-1] < history[0]).all()
     assert (residuals[-1] < 1e-6 * residuals[0]).all()
@@ -251,15 +252,11 @@ def test_prior_weight_pulls_towards_x0_in_proportion():
     state = mild.init(sources)
     weights = mild.weights(x0, state)
     f, _ = mild.step(x0, state, 4.0)
-    expected = (2 * (weights * sources).sum(1, keepdim=True) + 4.0 * x0) / (
-        2 * weights.sum(1, keepdim=True) + 4.0
-    )
+    expected = (2 * (weights * sources).sum(1, keepdim=True) + 4.0 * x0) / (2 * weights.sum(1, keepdim=True) + 4.0)
     torch.testing.assert_close(f, expected, rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize(
-    "setting", [{"psi": -1}, {"eta": float("nan")}, {"sweeps": 0}, {"prior_weight": -0.1}]
-)
+@pytest.mark.parametrize("setting", [{"psi": -1}, {"eta": float("nan")}, {"sweeps": 0}, {"prior_weight": -0.1}])
 def test_settings_out_of_range_are_refused(setting):
     with pytest.raises(DDFMError, match=next(iter(setting))):
         FusionLikelihood(**setting)

@@ -48,9 +48,7 @@ class PriorAlone:
 
 
 def gaussian_pipeline(prediction_type="epsilon"):
-    scheduler = DDPMScheduler(
-        beta_schedule="linear", beta_start=1e-4, beta_end=0.02, prediction_type=prediction_type
-    )
+    scheduler = DDPMScheduler(beta_schedule="linear", beta_start=1e-4, beta_end=0.02, prediction_type=prediction_type)
     pipe = DDFMPipeline(GaussianNetwork(prediction_type), scheduler)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -117,9 +115,7 @@ def eq5_recursion(x, grid):
 def test_sampler_follows_the_scalar_recursion(steps, sampler, recursion, start):
     pipe = gaussian_pipeline("sample")  # eps at t = 999 loses five digits when divided by sqrt(abar) = 0.006
     infrared, visible = pair()
-    out = pipe(
-        infrared, visible, likelihood=PriorAlone(), num_inference_steps=steps, sampler=sampler, start=start
-    )
+    out = pipe(infrared, visible, likelihood=PriorAlone(), num_inference_steps=steps, sampler=sampler, start=start)
     noise = unit_noise((20, 27)).double()
     grid = timestep_grid(steps, 999 if start is None else start)
     x = noise
@@ -142,9 +138,7 @@ def test_prediction_types_agree(kind):
 
 def ddim_spread(steps):
     """Spread of N-step DDIM samples of the Gaussian prior: the recursion is affine, this is its slope."""
-    ends = [
-        ddim_recursion(torch.tensor(x, dtype=torch.float64), timestep_grid(steps, 999)) for x in (0.5, -0.5)
-    ]
+    ends = [ddim_recursion(torch.tensor(x, dtype=torch.float64), timestep_grid(steps, 999)) for x in (0.5, -0.5)]
     return float(ends[0] - ends[1])
 
 
@@ -218,17 +212,12 @@ def test_a_batch_equals_its_images_one_by_one_in_any_order(tiny):
     # the network sees another batch size, so its convolutions may round otherwise
     torch.testing.assert_close(whole, turned.flip(0), rtol=0, atol=1e-5)
     for b in range(3):
-        one = tiny(
-            infrared[b : b + 1], visible[b : b + 1], num_inference_steps=3, generator=seeds(b + 1)
-        ).images
+        one = tiny(infrared[b : b + 1], visible[b : b + 1], num_inference_steps=3, generator=seeds(b + 1)).images
         torch.testing.assert_close(whole[b : b + 1], one, rtol=0, atol=1e-5)
 
 
 def test_same_seed_same_bytes_other_seed_other_picture(tiny):
-    runs = [
-        tiny(*pair(), num_inference_steps=3, generator=torch.Generator().manual_seed(s)).images
-        for s in (1, 1, 2)
-    ]
+    runs = [tiny(*pair(), num_inference_steps=3, generator=torch.Generator().manual_seed(s)).images for s in (1, 1, 2)]
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])
 

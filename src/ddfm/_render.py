@@ -12,31 +12,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "Canvas",
-    "Lamp",
-    "Noise",
-    "Patch",
-    "add_noise",
-    "blur",
-    "box",
-    "capsule",
-    "car",
-    "cyclist",
-    "fade",
-    "gloss",
-    "hot",
-    "lamp_post",
-    "layers",
-    "letters",
-    "person",
-    "rgb",
-    "shrink",
-    "tree",
-]
-
-
 Array: TypeAlias = npt.NDArray[Any]
+# reflectance (N, 3), own light (N, 3), heat (N,), texture (N,) of the pixels of one surface
+Surface: TypeAlias = tuple[Array, Array, Array, Array]
 Point: TypeAlias = tuple[float, float]
 
 EYE = 1.7  # camera height above the road, metres
@@ -191,9 +169,7 @@ def gloss(x: Array, z: Array, lamps: list[Lamp]) -> Array:
     total = np.zeros((*x.shape, 3), np.float32)
     for lamp in lamps:
         across, _, far = lamp.place
-        streak = (
-            np.exp(-((((x / z) - across / far) / 0.016) ** 2)) * fade(z, far, 0.5 * far) * fade(z, 3.5, 9.0)
-        )
+        streak = np.exp(-((((x / z) - across / far) / 0.016) ** 2)) * fade(z, far, 0.5 * far) * fade(z, 3.5, 9.0)
         total += streak[:, None] * (0.11 * rgb(*lamp.power) / max(lamp.power))
     return total
 
@@ -272,9 +248,8 @@ class Patch:
     def lit(self, lamps: list[Lamp]) -> Array:
         """Light (h, w, 3) received by a figure that faces the camera."""
         x, y = np.broadcast_arrays(self.x + self.place, self.y)
-        return sum(
-            (lamp.reach(x, y, np.float32(self.z), (0.0, 0.3, -0.954)) for lamp in lamps), np.float32(0.008)
-        )
+        z, normal = np.full_like(x, self.z), (0.0, 0.3, -0.954)
+        return sum((lamp.reach(x, y, z, normal) for lamp in lamps), rgb(0.08, 0.08, 0.08))
 
 
 def person(canvas: Canvas, lamps: list[Lamp], noise: Noise, x: float, z: float, stride: float) -> None:
@@ -319,8 +294,8 @@ def cyclist(canvas: Canvas, lamps: list[Lamp], noise: Noise, x: float, z: float)
     for hub in (-0.53, 0.53):
         rim = np.abs(np.hypot(patch.x - hub, patch.y - 0.35) - 0.33) - 0.022
         patch.paint(rim, 0.04 * light, 0.36)
-    bars = [((-0.53, 0.35), (-0.2, 0.9)), ((-0.2, 0.9), (0.36, 0.85)), ((-0.05, 0.33), (0.36, 0.85)),
-            ((-0.53, 0.35), (-0.05, 0.33)), ((-0.16, 0.8), (-0.05, 0.33)), ((0.36, 0.95), (0.53, 0.35))]  # fmt: skip
+    seat, crank, head, rear = (-0.2, 0.9), (-0.05, 0.33), (0.36, 0.88), (-0.53, 0.35)
+    bars = [(rear, seat), (seat, head), (crank, head), (rear, crank), (seat, crank), (head, (0.53, 0.35))]
     for a, b in bars:
         patch.paint(capsule(patch.x, patch.y, a, b, 0.02), 0.10 * light, 0.24)
     cloth = 1 + 0.22 * (noise((patch.x + x) * 7, patch.y * 7, 2) - 0.5)
@@ -370,8 +345,11 @@ def tree(canvas: Canvas, lamps: list[Lamp], noise: Noise, x: float, z: float, he
     patch = canvas.patch(x, z, 0.42 * height, 1.12 * height)
     light, crown = patch.lit(lamps), 0.72 * height
     bark = 0.6 + 0.8 * noise((patch.x + x) * 14, patch.y * 2.5)
-    limbs = [((0.0, -0.1), (0.05, 0.5 * height), 0.17, 0.12), ((0.05, 0.45 * height), (-0.9, crown), 0.09, 0.03),
-             ((0.05, 0.48 * height), (0.8, 0.9 * height), 0.08, 0.03)]  # fmt: skip
+    limbs = [
+        ((0.0, -0.1), (0.05, 0.5 * height), 0.17, 0.12),
+        ((0.05, 0.45 * height), (-0.9, crown), 0.09, 0.03),
+        ((0.05, 0.48 * height), (0.8, 0.9 * height), 0.08, 0.03),
+    ]
     for a, b, first, last in limbs:
         inside = capsule(patch.x, patch.y, a, b, first, last)
         patch.paint(inside, 0.12 * bark[..., None] * light, 0.24 + 0.05 * bark)
@@ -392,9 +370,7 @@ def lamp_post(canvas: Canvas, lamp: Lamp) -> None:
     patch.paint(capsule(patch.x, patch.y, (root, 0), (root, height - 0.1), 0.09, 0.05), grey, 0.17)
     patch.paint(capsule(patch.x, patch.y, (root, height - 0.1), (0.1, height + 0.15), 0.045), grey, 0.17)
     patch.paint(box(patch.x, patch.y, (0, height + 0.12), (0.34, 0.09), 0.06), 0.6 * grey, 0.66)
-    patch.paint(
-        capsule(patch.x, patch.y, (-0.24, height), (0.24, height), 0.075), 6 * glow / glow.max(), 0.84
-    )
+    patch.paint(capsule(patch.x, patch.y, (-0.24, height), (0.24, height), 0.075), 6 * glow / glow.max(), 0.84)
     drop = height - patch.y
     cone = fade(np.abs(patch.x) / (0.25 + 0.5 * np.maximum(drop, 0)), 1.0, 0.25)
     haze = cone * fade(drop, 0, 0.3) * fade(drop, height, 0.2 * height) / (0.8 + np.maximum(drop, 0))

@@ -88,8 +88,8 @@ class DDFMPipeline(DiffusionPipeline):
         start: None samples from pure noise (the paper); a timestep t0 < T starts from the fusion without the
         prior (``warm_sweeps`` EM iterations), noised to t0 (CCDF, SDEdit).
         generator: CPU generators, one per image; by default each image has its own with seed 0, so a result
-        depends neither on the batch nor on the order. callback_on_step_end(pipeline, i, t, tensors) sees x_t (after the step),
-        x0 and f_hat; what it returns is ignored.
+        depends neither on the batch nor on the order. callback_on_step_end(pipeline, i, t, tensors) sees x_t
+        (after the step), x0 and f_hat; what it returns is ignored.
 
         Raises DDFMError naming the argument for anything out of range.
         """

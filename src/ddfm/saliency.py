@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ddfm._checks import check_range
 from ddfm.operators import grad
 
-__all__ = ["StrongestGradient", "blur", "normalise"]
+__all__ = ["LocalSaliency", "StrongestGradient", "blur", "normalise"]
 
 
 def blur(x: Tensor, sigma: float) -> Tensor:
@@ -39,20 +39,56 @@ def normalise(saliency: Tensor) -> Tensor:
 
 
 @dataclasses.dataclass(frozen=True)
+class LocalSaliency:
+    """Scale maps by local contrast and brightness: a thermal target and a lit wall win where they stand out.
+
+    saliency = (blur(|s - background|, window) + brightness * level)^power + floor, with
+    background = blur(s, background), level = the locally blurred s on [0, 1]; sigmas in pixels.
+    """
+
+    background: float = 20.0
+    window: float = 2.0
+    brightness: float = 0.5
+    power: float = 2.0
+    floor: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for name in ("background", "window", "brightness", "power"):
+            check_range(name, getattr(self, name), 0, 1e4)
+        check_range("floor", self.floor, 0, 1, open_low=True)
+
+    def __call__(self, sources: Tensor) -> Tensor:
+        """sources (B, K, H, W) in [-1, 1] -> a (B, K, H, W), sum over K is K."""
+        contrast = blur((sources - blur(sources, self.background)).abs(), self.window)
+        level = ((blur(sources, self.window) + 1) / 2).clamp(0, 1)
+        saliency = (contrast + self.brightness * level).pow(self.power) + self.floor
+        return normalise(saliency)
+
+
+@dataclasses.dataclass(frozen=True)
 class StrongestGradient:
     """Texture target g: per pixel the whole gradient vector of the source where it is longest.
 
+    ``gains``: factor on a source's length in the comparison, in the order of the sources, 1 for those not named.
     ``sigma``: blur of the lengths that are compared, in pixels; 0 decides each pixel alone. Ties (equal
     lengths) take the mean of the tied sources' gradients, so that the order of the sources does not matter.
     """
 
+    gains: tuple[float, ...] = ()
     sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_range("sigma", self.sigma, 0, 1e4)
+        for gain in self.gains:
+            check_range("gains", gain, 0, 1e4)
 
     def __call__(self, sources: Tensor) -> Tensor:
         """sources (B, K, H, W) -> g (B, 2, H, W)."""
         batch, count, height, width = sources.shape
         slopes = grad(sources.reshape(-1, 1, height, width)).view(batch, count, 2, height, width)
+        gains = [*self.gains, *[1.0] * count][:count]
         length = blur(slopes.square().sum(2).sqrt(), self.sigma)
+        length = length * sources.new_tensor(gains).view(1, -1, 1, 1)
         wins = (length == length.amax(1, keepdim=True)).to(sources.dtype)
         share = wins / wins.sum(1, keepdim=True)
         return (share[:, :, None] * slopes).sum(1)

@@ -14,33 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
 
 import numpy as np
 
+from ddfm import _render as draw
 from ddfm._checks import check_choice, problem
-from ddfm._render import (
-    Array,
-    Canvas,
-    Lamp,
-    Noise,
-    add_noise,
-    blur,
-    box,
-    capsule,
-    car,
-    cyclist,
-    fade,
-    gloss,
-    hot,
-    lamp_post,
-    layers,
-    letters,
-    person,
-    rgb,
-    shrink,
-    tree,
-)
+from ddfm._render import Array, Canvas, Lamp, Noise, Surface, fade, rgb
 
 __all__ = ["NOISE", "Sample", "phantom", "street"]
 
@@ -81,14 +60,14 @@ def street(size: tuple[int, int] = (480, 640), seed: int = 0) -> Sample:
     rng = np.random.default_rng(seed)
     noise, canvas = Noise(rng), Canvas(height, width)
     lamps = _lamps(rng)
-    _paint_surfaces(canvas, [*lamps, *_shop_lights()], noise)
+    _paint_surfaces(canvas, lamps, noise)
     _paint_figures(canvas, lamps, noise, rng)
     infrared, visible, mask = canvas.expose()
     return Sample(
         f"street-{seed}",
-        add_noise(infrared, NOISE["infrared"], rng),
-        add_noise(visible, NOISE["visible"], rng),
-        shrink(canvas.target) >= 0.5,
+        draw.add_noise(infrared, NOISE["infrared"], rng),
+        draw.add_noise(visible, NOISE["visible"], rng),
+        draw.shrink(canvas.target) >= 0.5,
         mask,
         infrared,
         visible,
@@ -115,12 +94,9 @@ def _lamps(rng: np.random.Generator) -> list[Lamp]:
     return lamps
 
 
-def _shop_lights() -> list[Lamp]:
-    return [Lamp((RIGHT - 0.8, 2.6, z), (2.6, 2.0, 1.2)) for z in (SHOP[0] + 1, SHOP[1] - 1)]
-
-
 def _paint_surfaces(canvas: Canvas, lamps: list[Lamp], noise: Noise) -> None:
     """Cast each pixel's ray to road, walls, far end or sky and shade what it meets."""
+    lights = [*lamps, *(Lamp((RIGHT - 0.8, 2.6, z), (2.6, 2.0, 1.2)) for z in (SHOP[0] + 1, SHOP[1] - 1))]
     across, up = np.broadcast_arrays(*canvas.rays())
     with np.errstate(divide="ignore"):
         ground = np.where(up < 0, -1.7 / up, np.inf)
@@ -131,16 +107,11 @@ def _paint_surfaces(canvas: Canvas, lamps: list[Lamp], noise: Noise) -> None:
     x, y = across * depth, 1.7 + up * depth
     _sky_and_end(canvas, depth >= END, x, y, noise)
     seen = (ground <= wall) & (ground < END)
-    _shade(canvas, seen, _road(x[seen], depth[seen], noise, lamps[:5]), lamps, (x, y, depth), (0.0, 1.0, 0.0))
+    _shade(canvas, seen, _road(x[seen], depth[seen], noise, lamps), lights, (x, y, depth), (0.0, 1.0, 0.0))
     for side, seen in ((1.0, across < 0), (-1.0, across >= 0)):
         seen = seen & (wall < ground) & (wall < END)
         shaded = _wall(y[seen], depth[seen], noise, side)
-        _shade(canvas, seen, shaded, lamps, (x, y, depth), (side, 0.0, 0.0))
-
-
-Surface: TypeAlias = tuple[
-    Array, Array, Array, Array
-]  # reflectance (N, 3), own light (N, 3), heat (N,), texture (N,)
+        _shade(canvas, seen, shaded, lights, (x, y, depth), (side, 0.0, 0.0))
 
 
 def _shade(
@@ -171,9 +142,7 @@ def _sky_and_end(canvas: Canvas, seen: Array, x: Array, y: Array, noise: Noise) 
     sky = rgb(0.006, 0.008, 0.014) * (0.5 + cloud) + haze * rgb(0.020, 0.015, 0.011)
     canvas.light[seen] = sky * (1 - built) + built * (0.005 + on)
     heat = 0.11 + 0.14 * pane * (y > 2)
-    canvas.heat[seen] = (0.05 + 0.06 * haze * (0.6 + 0.4 * cloud))[:, 0] * (1 - built[:, 0]) + built[
-        :, 0
-    ] * heat
+    canvas.heat[seen] = (0.05 + 0.06 * haze * (0.6 + 0.4 * cloud))[:, 0] * (1 - built[:, 0]) + built[:, 0] * heat
 
 
 def _road(x: Array, z: Array, noise: Noise, lamps: list[Lamp]) -> Surface:
@@ -197,7 +166,7 @@ def _road(x: Array, z: Array, noise: Noise, lamps: list[Lamp]) -> Surface:
     heat = np.where(walk, np.float32(0.145), np.float32(0.18)) + 0.03 * (patch - 0.5) - 0.015 * kerb
     heat = heat + 0.035 * np.exp(-((lane - 1.9) ** 2) / 0.5) * ~walk  # tyres warm their two tracks
     crossing = ((z > 5.3) & (z < 8.7) & (lane < 3.6)).astype(np.float32)
-    return reflectance, gloss(x, z, lamps) * (grain * patch * (1 - 0.6 * paint))[:, None], heat, crossing
+    return reflectance, draw.gloss(x, z, lamps) * (grain * patch * (1 - 0.6 * paint))[:, None], heat, crossing
 
 
 def _wall(y: Array, z: Array, noise: Noise, side: float) -> Surface:
@@ -214,7 +183,7 @@ def _wall(y: Array, z: Array, noise: Noise, side: float) -> Surface:
     texture = ((z < 26) & (y > 0.2)).astype(np.float32)
     own = np.zeros_like(reflectance)
     u, v = (z + 1.2 * side) / 3.2, (y - 0.2) / 3.0
-    pane = box(u % 1, v % 1, (0.5, 0.48), (0.19, 0.27)) * 3
+    pane = draw.box(u % 1, v % 1, (0.5, 0.48), (0.19, 0.27)) * 3
     glass = fade(pane, 0.0, -0.03) * (y > 3.6)
     bars = (np.abs(u % 1 - 0.5) < 0.014) | (np.abs(v % 1 - 0.56) < 0.012)
     lot = noise.cell(u + 9 * side, v)
@@ -232,9 +201,9 @@ def _shop(wall: Surface, y: Array, z: Array, noise: Noise) -> Surface:
     """Put the lit shop window and the lettered sign onto the right wall."""
     reflectance, own, heat, texture = wall
     length = SHOP[1] - SHOP[0]
-    sign = box(z, y, (sum(SHOP) / 2, 3.25), (length / 2, 0.45)) < 0
-    window = box(z, y, (sum(SHOP) / 2, 1.6), (length / 2 - 0.2, 1.1)) < 0
-    word = letters("CAFE", (SHOP[1] - 0.5 - z) / (length - 1), (3.66 - y) / 0.82)[:, None]
+    sign = draw.box(z, y, (sum(SHOP) / 2, 3.25), (length / 2, 0.45)) < 0
+    window = draw.box(z, y, (sum(SHOP) / 2, 1.6), (length / 2 - 0.2, 1.1)) < 0
+    word = draw.letters("CAFE", (SHOP[1] - 0.5 - z) / (length - 1), (3.66 - y) / 0.82)[:, None]
     face = word * rgb(1.25, 1.05, 0.62) + (1 - word) * rgb(0.035, 0.11, 0.13)
     shelf, hue = y / 0.42, noise.cell(z / 0.16, np.floor(y / 0.42) + 90)
     goods = (shelf % 1 < 0.28 + 0.5 * noise.cell(z / 0.16, np.floor(shelf) + 60)) & (y < 2.1)
@@ -253,16 +222,16 @@ def _paint_figures(canvas: Canvas, lamps: list[Lamp], noise: Noise, rng: np.rand
     """Everything that stands on the street, from far to near."""
     jobs: list[tuple[float, Callable[[], None]]] = []
     for lamp in lamps:
-        jobs.append((lamp.place[2], partial(lamp_post, canvas, lamp)))
+        jobs.append((lamp.place[2], partial(draw.lamp_post, canvas, lamp)))
     for x, z in ((-2.6, 6.9), (3.0, 9.5), (-4.9, 17.0), (4.5, 21.0), (-5.2, 28.0)):
         spot, stride = (x + rng.uniform(-0.3, 0.3), z * rng.uniform(0.97, 1.03)), rng.uniform(-1, 1)
-        jobs.append((spot[1], partial(person, canvas, lamps, noise, *spot, stride)))
+        jobs.append((spot[1], partial(draw.person, canvas, lamps, noise, *spot, stride)))
     for x, z, height in ((-5.4, 14.5, 5.6), (4.9, 26.0, 6.0), (-5.4, 33.0, 6.0)):
-        jobs.append((z, partial(tree, canvas, lamps, noise, x, z, height * rng.uniform(0.92, 1.08))))
-    jobs.append((13.5, partial(cyclist, canvas, lamps, noise, rng.uniform(-2.9, -2.3), 13.5)))
+        jobs.append((z, partial(draw.tree, canvas, lamps, noise, x, z, height * rng.uniform(0.92, 1.08))))
+    jobs.append((13.5, partial(draw.cyclist, canvas, lamps, noise, rng.uniform(-2.9, -2.3), 13.5)))
     for x, z, oncoming in ((1.9, rng.uniform(12.5, 14.5), False), (-1.6, rng.uniform(24, 29), True)):
         paint = rng.uniform(0.05, 0.3, 3).astype(np.float32)
-        jobs.append((z, partial(car, canvas, lamps, x, z, paint, oncoming)))
+        jobs.append((z, partial(draw.car, canvas, lamps, x, z, paint, oncoming)))
     for _, job in sorted(jobs, key=lambda entry: -entry[0]):
         job()
 
@@ -270,8 +239,8 @@ def _paint_figures(canvas: Canvas, lamps: list[Lamp], noise: Noise, rng: np.rand
 def phantom(size: tuple[int, int] = (256, 256), seed: int = 0, modality: str = "ct") -> Sample:
     """An axial brain slice, ``size`` = (height, width): T1-like MRI beside CT, PET or SPECT.
 
-    The head lies within 0.80 of the half width and 0.94 of the half height; outside both sources
-    are exactly 0. The target is a lesion: a haemorrhage in CT, a hot spot in PET and SPECT.
+    The head lies within 0.80 of the half width and 0.94 of the half height, plus one pixel; outside
+    it both sources are exactly 0. The target is a lesion: a haemorrhage in CT, a hot spot in PET and SPECT.
     """
     height, width = _check_request(size, seed)
     check_choice("modality", modality, ("ct", "pet", "spect"))
@@ -281,26 +250,27 @@ def phantom(size: tuple[int, int] = (256, 256), seed: int = 0, modality: str = "
     x, y = np.broadcast_arrays(columns[None], -rows[:, None])  # x right, y up, each in [-1, 1]
     tissue = _anatomy(x, y, noise, rng)
     scale = min(height, width) / 256
-    head = shrink(tissue["head"]) > 0
-    structural = draw.blur(shrink(_mri(tissue, noise, x, y)), 0.5 * scale) * head
+    head = draw.shrink(tissue["head"]) > 0
+    structural = draw.blur(draw.shrink(_mri(tissue, noise, x, y)), 0.5 * scale) * head
     if modality == "ct":
-        clean = blur(shrink(_ct(tissue, noise, x, y)), 0.8 * scale) * head
-        other = add_noise(clean, NOISE["ct"], rng) * head
+        clean = draw.blur(draw.shrink(_ct(tissue, noise, x, y)), 0.8 * scale) * head
+        other = draw.add_noise(clean, NOISE["ct"], rng) * head
     else:
         spread = {"pet": 2.8, "spect": 4.5}[modality] * scale
-        uptake = blur(shrink(_uptake(tissue, noise, x, y)), spread) * head
-        grains = blur(rng.standard_normal(uptake.shape, dtype=np.float32), spread / 2)
+        uptake = draw.blur(draw.shrink(_uptake(tissue, noise, x, y)), spread) * head
+        grains = draw.blur(rng.standard_normal(uptake.shape, dtype=np.float32), spread / 2)
         grains *= NOISE[modality] / float(grains.std())
         noisy = np.clip(uptake + grains * np.sqrt(np.maximum(uptake, 0)), 0, 1)
-        clean, other = hot(uptake), hot(noisy)
-    inner = blur(shrink(tissue["cortex"] * (1 - tissue["lesion"])), 1.5 * scale) > 0.9
+        clean, other = draw.hot(uptake), draw.hot(noisy)
+    inner = draw.blur(draw.shrink(tissue["cortex"] * (1 - tissue["lesion"])), 1.5 * scale) > 0.9
+    clean, structural = (np.clip(image, 0, 1).astype(np.float32) for image in (clean, structural))
     return Sample(
         f"phantom-{modality}-{seed}",
         other.astype(np.float32),
-        add_noise(structural, NOISE["mri"], rng) * head,
-        shrink(tissue["lesion"]) >= 0.5,
+        draw.add_noise(structural, NOISE["mri"], rng) * head,
+        draw.shrink(tissue["lesion"]) >= 0.5,
         inner,
-        clean.astype(np.float32),
+        clean,
         structural,
         (modality, "mri"),
     )
@@ -319,28 +289,11 @@ def _anatomy(x: Array, y: Array, noise: Noise, rng: np.random.Generator) -> dict
     warp = 0.05 * (noise(x * 4 + 3, y * 4, 2) - 0.5)
     side = np.abs(x - 0.012 * (noise(y * 3, y * 0 + 5) - 0.5))
     depth = 0.845 - radius  # from the brain's surface inwards, shares of the head's half size
-    folds = noise(7.5 * (side + warp) + np.where(x > 0, np.float32(0), np.float32(0.7)), 7.5 * y, 2) - 0.5
-    slope = np.hypot(*np.gradient(folds, 2 / x.shape[0], 2 / x.shape[1])) + 0.6
-    reach = 0.17 + 0.18 * noise(x * 3 + 11, y * 3)  # how deep the sulci run
-    ridge = np.abs(folds) / slope + np.clip(depth - reach, 0, 1) * 0.9
-    ridge = np.minimum(np.minimum(ridge, depth), side + 0.9 * fade(np.abs(y), 0.36, 0.22))
-    horns = np.minimum(
-        capsule(side, y, (0.035, 0.12), (0.13, 0.30), 0.030, 0.045),
-        np.minimum(
-            capsule(side, y, (0.04, 0.1), (0.05, -0.12), 0.022),
-            capsule(side, y, (0.07, -0.14), (0.17, -0.34), 0.028, 0.05),
-        ),
-    )
-    nuclei = np.minimum(
-        capsule(side, y, (0.11, 0.03), (0.10, -0.10), 0.075),
-        capsule(side, y, (0.25, 0.14), (0.27, -0.04), 0.06, 0.045),
-    )
-    nuclei = np.minimum(nuclei, capsule(side, y, (0.155, 0.17), (0.19, 0.26), 0.035)) + 0.2 * warp
+    ridge = np.minimum(_folds(x, y, side + warp, depth, noise), side + 0.9 * fade(np.abs(y), 0.36, 0.22))
+    horns, nuclei = _deep(side, y)
     spot = (float(rng.choice([-1, 1])) * rng.uniform(0.30, 0.38), rng.uniform(-0.30, 0.0))
     lesion = (
-        np.hypot(x - spot[0], (y - spot[1]) * 0.85)
-        - rng.uniform(0.075, 0.10)
-        + 0.12 * (noise(x * 9, y * 9, 2) - 0.5)
+        np.hypot(x - spot[0], (y - spot[1]) * 0.85) - rng.uniform(0.075, 0.10) + 0.09 * (noise(x * 7, y * 7, 2) - 0.5)
     )
     brain = within(0.84)
     return {
@@ -351,7 +304,7 @@ def _anatomy(x: Array, y: Array, noise: Noise, rng: np.random.Generator) -> dict
         "brain": brain,
         "white": fade(ridge, 0.042, 0.056) * brain,
         "sulci": fade(ridge, 0.014, 0.006) * brain,
-        "nuclei": fade(nuclei, edge, -edge),
+        "nuclei": fade(nuclei + 0.2 * warp, edge, -edge),
         "ventricles": fade(horns + 0.15 * warp, edge, -edge),
         "lesion": fade(lesion, edge, -edge),
         "oedema": fade(lesion, 0.10, 0.01),
@@ -359,12 +312,31 @@ def _anatomy(x: Array, y: Array, noise: Noise, rng: np.random.Generator) -> dict
     }
 
 
+def _folds(x: Array, y: Array, side: Array, depth: Array, noise: Noise) -> Array:
+    """Distance to the nearest sulcus or to the brain's surface: sulci are zero lines of a noise field."""
+    field = noise(6.6 * side + np.where(x > 0, np.float32(0), np.float32(0.7)), 6.6 * y, 2) - 0.5
+    slope = np.hypot(*np.gradient(field, 2 / x.shape[0], 2 / x.shape[1])) + 0.6
+    reach = 0.17 + 0.18 * noise(x * 3 + 11, y * 3)  # how deep the sulci run
+    return np.minimum(np.abs(field) / slope + np.clip(depth - reach, 0, 1) * 0.9, depth)
+
+
+def _deep(side: Array, y: Array) -> tuple[Array, Array]:
+    """Signed distances to the ventricles and to the deep grey nuclei; ``side`` from the middle."""
+    front = draw.capsule(side, y, (0.035, 0.12), (0.13, 0.30), 0.030, 0.045)
+    middle = draw.capsule(side, y, (0.04, 0.1), (0.05, -0.12), 0.022)
+    back = draw.capsule(side, y, (0.07, -0.14), (0.17, -0.34), 0.028, 0.05)
+    thalamus = draw.capsule(side, y, (0.11, 0.03), (0.10, -0.10), 0.075)
+    putamen = draw.capsule(side, y, (0.25, 0.14), (0.27, -0.04), 0.06, 0.045)
+    caudate = draw.capsule(side, y, (0.155, 0.17), (0.19, 0.26), 0.035)
+    return np.minimum.reduce([front, middle, back]), np.minimum.reduce([thalamus, putamen, caudate])
+
+
 def _mri(tissue: dict[str, Array], noise: Noise, x: Array, y: Array) -> Array:
     """T1-like grey: fat bright, bone and fluid dark, white matter over grey matter."""
     bias = 0.94 + 0.12 * noise(x * 1.5, y * 1.5)
     fine = 0.05 * (noise(x * 40, y * 40, 2) - 0.5)
     diploe = 0.06 + 0.25 * fade(noise(x * 16, y * 16, 2), 0.5, 0.75)
-    return bias * layers(
+    return bias * draw.layers(
         (tissue["skin"], 0.68 + 6 * fine),
         (tissue["skull"], diploe * (1 - tissue["inside"]) + 0.05),
         (tissue["inside"], 0.10),
@@ -380,7 +352,7 @@ def _mri(tissue: dict[str, Array], noise: Noise, x: Array, y: Array) -> Array:
 
 def _ct(tissue: dict[str, Array], noise: Noise, x: Array, y: Array) -> Array:
     """CT in a brain window: bone near white, brain tissues within a few grey levels."""
-    return layers(
+    return draw.layers(
         (tissue["skin"], 0.22),
         (tissue["skull"], 0.88 + 0.08 * noise(x * 9, y * 9)),
         (tissue["inside"], 0.30),
@@ -395,7 +367,7 @@ def _ct(tissue: dict[str, Array], noise: Noise, x: Array, y: Array) -> Array:
 def _uptake(tissue: dict[str, Array], noise: Noise, x: Array, y: Array) -> Array:
     """Tracer uptake: grey matter twice the white, fluid none, the lesion hottest."""
     regional = 0.85 + 0.3 * noise(x * 3 + 5, y * 3)
-    return layers(
+    return draw.layers(
         (tissue["skin"], 0.05),
         (tissue["inside"], 0.06),
         (tissue["brain"], 0.52 * regional),

@@ -7,9 +7,9 @@ batch is a function of (seed, step) alone, so a run that was stopped goes on as 
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,8 +21,9 @@ from torch import Tensor
 
 from ddfm._checks import DDFMError, check_choice, check_range, problem
 from ddfm.diffusion import add_noise, alpha_bar, call_network, linear_betas, snr
+from ddfm.priors import weights_sha256
 
-__all__ = ["PhotographCrops", "TrainConfig", "Trainer", "build_unet", "per_level_loss"]
+__all__ = ["PhotographCrops", "TrainConfig", "Trainer", "build_unet", "export", "parse_channels", "per_level_loss"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -132,7 +133,7 @@ class PhotographCrops:
         patch = image[top : top + size_in, left : left + size_in]
         if size_in != size:
             patch = np.asarray(Image.fromarray(patch).resize((size, size), Image.Resampling.BICUBIC))
-        patch = np.rot90(patch, rng.integers(4))
+        patch = np.rot90(patch, int(rng.integers(4)))
         if rng.random() < 0.5:
             patch = patch[:, ::-1]
         return self._tone(patch.astype(np.float32) / 127.5 - 1, rng)
@@ -181,9 +182,7 @@ class Trainer:
     folder/prior/          the result, a DDFMPipeline folder with fp16 weights
     """
 
-    def __init__(
-        self, config: TrainConfig, crops: PhotographCrops, folder: Path, device: str = "cpu"
-    ) -> None:
+    def __init__(self, config: TrainConfig, crops: PhotographCrops, folder: Path, device: str = "cpu") -> None:
         self.config, self.crops, self.folder, self.device = config, crops, folder, device
         torch.manual_seed(config.seed)
         self.unet = build_unet(config).to(device)
@@ -196,6 +195,7 @@ class Trainer:
 
     @property
     def checkpoint(self) -> Path:
+        """Where the run's state is kept."""
         return self.folder / "checkpoint.pt"
 
     def resume(self) -> bool:
@@ -224,7 +224,7 @@ class Trainer:
         }
         part = self.checkpoint.with_suffix(".part")
         torch.save(state, part)
-        os.replace(part, self.checkpoint)
+        part.replace(self.checkpoint)
 
     def run(self, *, log_every: int = 50, save_every: int = 250, on_step: Callable[[dict], None]) -> None:
         """Train to ``config.steps``; a checkpoint is left also when interrupted."""
@@ -293,3 +293,46 @@ class Trainer:
             for average, now in zip(self.ema.parameters(), self.unet.parameters(), strict=True):
                 average.lerp_(now, 1 - decay)
         return float(loss.detach())
+
+
+def parse_channels(text: str) -> tuple[int, ...]:
+    """ "64,64,96" -> (64, 64, 96); DDFMError unless all are multiples of 16 (the group norms' groups)."""
+    parts = text.split(",")
+    if not all(part.strip().isdigit() and int(part) > 0 and int(part) % 16 == 0 for part in parts):
+        raise problem("channels", repr(text), "multiples of 16, separated by commas, such as 64,64,96,128")
+    return tuple(int(part) for part in parts)
+
+
+def export(trainer: Trainer, licence: str, folder: Path | None = None) -> Path:
+    """Write the averaged network as a prior's folder, fp16, with what is known of it; return the folder.
+
+    Written under a temporary name and then renamed; an earlier export of the same run is replaced.
+    """
+    import shutil
+
+    from diffusers import DDPMScheduler
+
+    from ddfm.pipeline import DDFMPipeline
+
+    target = folder or trainer.folder / "prior"
+    part = target.with_name(target.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    half = copy.deepcopy(trainer.ema).half().cpu()
+    scheduler = DDPMScheduler(
+        beta_schedule="linear", beta_start=1e-4, beta_end=0.02, prediction_type="v_prediction", clip_sample=False
+    )
+    DDFMPipeline(half, scheduler, "luma", trainer.config.unshuffle).save_pretrained(part)
+    (part / "LICENSE-weights").write_text(licence + "\n", "utf-8")
+    card = {
+        "steps": trainer.step,
+        "photographs": len(trainer.crops.images),
+        "settings": dataclasses.asdict(trainer.config),
+        "sha256": weights_sha256(part),
+        "licence": licence.splitlines()[0],
+    }
+    (part / "card.json").write_text(json.dumps(card, indent=1) + "\n", "utf-8")
+    for file in part.rglob("*"):  # safetensors are written for the owner alone, which a wheel would keep
+        file.chmod(0o755 if file.is_dir() else 0o644)
+    shutil.rmtree(target, ignore_errors=True)
+    part.replace(target)
+    return target

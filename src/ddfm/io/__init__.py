@@ -125,10 +125,10 @@ def list_images(folder: str | Path) -> list[Path]:
     Raises DDFMError if ``folder`` is not a folder that can be read.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        got = "a file" if folder.exists() else "no such folder"
-        raise problem(str(folder), got, "a folder of images", "Check the path.")
     with _os_errors(folder):
+        if not folder.is_dir():
+            got = "a file" if folder.exists() else "no such folder"
+            raise problem(str(folder), got, "a folder of images", "Check the path.")
         files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()]
     return sorted(p for p in files if not p.name.startswith("."))
 
@@ -210,9 +210,7 @@ def write_image(
     write_bytes(path, encode_image(data, path.suffix, bit_depth=bit_depth, alpha=alpha), overwrite=overwrite)
 
 
-def encode_image(
-    data: np.ndarray, suffix: str, *, bit_depth: int = 8, alpha: np.ndarray | None = None
-) -> bytes:
+def encode_image(data: np.ndarray, suffix: str, *, bit_depth: int = 8, alpha: np.ndarray | None = None) -> bytes:
     """Return the file content for ``data`` (H, W) or (H, W, 3), float in [0, 1], as ``suffix`` asks.
 
     ``alpha`` (H, W) in [0, 1] goes into PNG, TIFF and WebP; 16 bits into PNG and TIFF. JPEG is
@@ -288,7 +286,9 @@ def _check_shape(name: str, array: np.ndarray, channels: tuple[int, ...] = (1, 2
 
 
 def _check_target(path: Path, overwrite: bool) -> None:
-    if path.is_dir():
+    with _os_errors(path):
+        is_folder = path.is_dir()
+    if is_folder:
         raise problem(str(path), "a folder", "a file name", "Name a file in it.")
     if not overwrite and os.path.lexists(path):
         raise _exists(path)

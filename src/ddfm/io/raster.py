@@ -42,6 +42,7 @@ _SIGNATURES = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP
 _SIGNATURES |= {b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "TIFF", b"MM\0+": "TIFF"}
 _ORIENTATION = 0x0112  # the tag of EXIF and TIFF alike
 _PILLOW = threading.Lock()
+_SILENT = logging.NullHandler()
 # Tags that decide what the pixels mean: a damaged one must not be taken for an absent one.
 _TIFF_TAGS = frozenset({256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 317, 320})
 _TIFF_TAGS |= {322, 323, 324, 325, 338, 339, 347, 530}
@@ -87,7 +88,7 @@ def _check_size(name: str, height: int, width: int) -> None:
 
 def _damaged(name: str, kind: str, error: Exception) -> DDFMError:
     got = f"{kind} content that cannot be decoded ({error or type(error).__name__})"
-    return problem(name, got, "a complete file", "It is cut short or _damaged: copy or export it again.")
+    return problem(name, got, "a complete file", "It is cut short or damaged: copy or export it again.")
 
 
 def _several(name: str, count: int, what: str) -> DDFMError:
@@ -162,7 +163,7 @@ def sniff(head: bytes, name: str) -> str:
 def decode(raw: bytes, kind: str, name: str) -> Pixels:
     """Decode the content of a file of one frame, of the ``kind`` that :func:`sniff` found.
 
-    Raises DDFMError, beginning with ``name``, if it is cut short, _damaged, animated, of several
+    Raises DDFMError, beginning with ``name``, if it is cut short, damaged, animated, of several
     pages, larger than MAX_PIXELS, or of a kind of samples that is not read here.
     """
     decoder = _DECODERS.get(kind)
@@ -170,7 +171,7 @@ def decode(raw: bytes, kind: str, name: str) -> Pixels:
         return decoder(raw, name) if decoder else _decode_pillow(kind, raw, name)
     except (DDFMError, MemoryError, ImportError):
         raise
-    except Exception as error:  # decoders raise anything on _damaged bytes: KeyError, struct.error, ...
+    except Exception as error:  # decoders raise anything on damaged bytes: KeyError, struct.error, ...
         raise _damaged(name, kind, error) from error
 
 
@@ -300,7 +301,7 @@ def _png_chunks(raw: bytes) -> dict[bytes, memoryview]:
 def _decode_tiff(raw: bytes, name: str) -> Pixels:
     import tifffile
 
-    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # the checks below speak instead
+    logging.getLogger("tifffile").addHandler(_SILENT)  # the checks below speak instead
     with tifffile.TiffFile(io.BytesIO(raw)) as tif:
         pages: list[Any] = list(tif.pages)
         pages = [page for page in pages if not page.is_reduced] or pages[:1]  # without thumbnails

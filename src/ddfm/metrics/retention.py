@@ -140,8 +140,7 @@ def texture_retention(fused: Tensor, visible: Tensor) -> Tensor:
     NaN where the visible image has none.
     """
     g_f, g_v = (
-        torch.hypot(*gradients(check_levels(name, image)))
-        for name, image in (("fused", fused), ("visible", visible))
+        torch.hypot(*gradients(check_levels(name, image))) for name, image in (("fused", fused), ("visible", visible))
     )
     smooth = _smooth(g_v)
     median = smooth.flatten(1).median(1).values  # the lower median: the same pixels lie above it

@@ -47,12 +47,16 @@ def check_levels(argument: str, image: Tensor) -> Tensor:
     image = image.detach()
     if image.device.type == "mps":  # has no float64; the values then come back on the CPU
         image = image.cpu()
-    image = check_batch(argument, image.double(), channels=1)
+    image = image.double()
+    if image.ndim != 4 or image.shape[1] != 1:
+        check_batch(argument, image, channels=1)  # raises, with the words for it
     if image.numel() == 0:
         raise problem(argument, f"shape {tuple(image.shape)}", "at least one pixel")
-    low, high = image.aminmax()
+    low, high = (float(v) for v in image.aminmax())
+    if not (low >= 0 and high <= LEVELS - 1):  # one pass over the pixels; NaN fails it too
+        check_batch(argument, image, channels=1)
     if low < 0 or high > LEVELS - 1:
-        got = f"values in [{float(low):g}, {float(high):g}]"
+        got = f"values in [{low:g}, {high:g}]"
         raise problem(argument, got, "grey levels on 0..255", "Rescale and clip first.")
     return image
 
@@ -157,10 +161,13 @@ def pearson(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
     0 where one of them is constant: 0/0 by the formula, but nothing is shared. (The reference
     tables hold this too: SCD of a copy of a source counts its zero difference as 0.)
     """
-    weight = torch.ones_like(x) if mask is None else mask.to(x.dtype)
-    weight = weight.flatten(1) / weight.flatten(1).sum(1, keepdim=True).clamp(min=1)
-    x, y = (v.flatten(1) - (weight * v.flatten(1)).sum(1, keepdim=True) for v in (x, y))
-    xx, yy, xy = ((weight * product).sum(1) for product in (x * x, y * y, x * y))
+    share = None if mask is None else mask.flatten(1) / mask.flatten(1).sum(1, keepdim=True).clamp(min=1)
+
+    def mean(values: Tensor) -> Tensor:
+        return values.mean(1) if share is None else (share * values).sum(1)
+
+    x, y = (v.flatten(1) - mean(v.flatten(1))[:, None] for v in (x, y))
+    xx, yy, xy = mean(x * x), mean(y * y), mean(x * y)
     flat = (xx <= NO_VARIANCE) | (yy <= NO_VARIANCE)
     return torch.where(flat, 0.0, xy / (xx * yy).sqrt())
 

@@ -29,9 +29,7 @@ def prior_folder(name: str | Path) -> Path:
     """The folder behind a name; DDFMError when there is none or it holds no prior."""
     folder = BUNDLED if str(name) == "bundled" else Path(name)
     if not folder.is_dir():
-        raise problem(
-            "prior", repr(str(name)), '"bundled" or an existing folder', "See: ddfm prior list"
-        )
+        raise problem("prior", repr(str(name)), '"bundled" or an existing folder', "See: ddfm prior list")
     for needed in (Path("model_index.json"), WEIGHTS, Path("scheduler/scheduler_config.json")):
         if not (folder / needed).is_file():
             raise problem("prior", folder, f"a prior's folder with {needed}", "Is it complete?")

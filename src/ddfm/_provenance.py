@@ -1,0 +1,50 @@
+"""What a result was made with: versions, machine, threads. For reports, benchmarks and ``ddfm doctor``."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+from typing import Any
+
+__all__ = ["machine", "now", "versions"]
+
+_PACKAGES = ("ddfm", "torch", "diffusers", "numpy", "pillow", "tifffile", "imagecodecs", "safetensors")
+
+
+def now() -> str:
+    """UTC time, ISO 8601, seconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that shape a result; "missing" where one is not installed."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "missing"
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and system; no host name, no user name."""
+    return {
+        "system": platform.system(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+    }
+
+
+def processor() -> str:
+    """Model name of the processor, as Linux tells it, or the architecture."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 - not a file of the user's
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.machine()

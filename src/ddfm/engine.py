@@ -1,0 +1,231 @@
+"""Many pairs: two folders matched by stem, each pair fused alone, a journal, and a run that can be taken up again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ddfm._checks import DDFMError, problem
+from ddfm._provenance import now
+from ddfm.fusion import Fused, Fuser
+from ddfm.io import SUFFIXES, file_sha256, list_images, write_bytes
+
+__all__ = ["JOURNAL", "Job", "Outcome", "append_record", "check_report", "match_folders", "plan", "run"]
+
+#: Name of the journal of finished pairs in an output folder.
+JOURNAL = ".ddfm-journal.jsonl"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One pair to fuse: its source files and the file to write."""
+
+    sources: tuple[Path, ...]
+    output: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a job: "fused", "kept" (done by an earlier run with the same settings) or "failed"."""
+
+    job: Job
+    status: str
+    record: dict[str, Any]
+
+
+def match_folders(folders: Sequence[Path], *, skip_unmatched: bool = False) -> dict[str, tuple[Path, ...]]:
+    """Files of several folders by stem; DDFMError listing the stems that are not in all, or twice in one."""
+    tables = [_by_stem(folder) for folder in folders]
+    common = sorted(set.intersection(*(set(table) for table in tables)))
+    missing = [
+        f"{files[stem]} has no partner in {other}"
+        for files, other in zip(tables, [*folders[1:], folders[0]], strict=True)
+        for stem in sorted(set(files) - set(common))
+    ]
+    if missing and not (skip_unmatched and common):
+        shown = "\n  ".join(missing[:20] + [f"and {len(missing) - 20} more"] * (len(missing) > 20))
+        remedy = "Rename them, or leave them out with --skip-unmatched." if common else ""
+        raise problem(
+            "sources",
+            f"{len(missing)} unmatched names\n  {shown}\n",
+            "the same stems in every folder",
+            remedy,
+        )
+    if not common:
+        raise problem("sources", f"no images in {folders[0]}", f"files ending in {', '.join(SUFFIXES)}")
+    return {stem: tuple(table[stem] for table in tables) for stem in common}
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    table: dict[str, Path] = {}
+    for path in list_images(folder):
+        if path.stem in table:
+            raise problem(
+                str(folder),
+                f"{table[path.stem].name} and {path.name}",
+                "one file for each stem",
+                "Rename one.",
+            )
+        table[path.stem] = path
+    return table
+
+
+def plan(sources: Sequence[Path], output: Path, *, skip_unmatched: bool = False, suffix: str = ".png") -> list[Job]:
+    """The jobs for two or more files, or for two or more folders; all are checked before any work begins.
+
+    Files give the one output file; folders give ``output``/stem``suffix``. Raises DDFMError.
+    """
+    for path in sources:
+        if not path.exists():
+            raise problem(str(path), "no such file or folder", "a file or folder of images", "Check the path.")
+    kinds = {path.is_dir() for path in sources}
+    if len(kinds) > 1:
+        raise problem("sources", "a folder and a file", "all files or all folders")
+    if kinds == {True}:
+        _check_output_folder(output)
+        pairs = match_folders(sources, skip_unmatched=skip_unmatched)
+        jobs = [Job(files, output / (stem + suffix)) for stem, files in pairs.items()]
+    else:
+        jobs = [Job(tuple(sources), _output_file(sources, output, suffix))]
+    for job in jobs:
+        _check_not_a_source(job)
+    return jobs
+
+
+def _output_file(sources: Sequence[Path], output: Path, suffix: str) -> Path:
+    if output.is_dir():
+        return output / (sources[0].stem + suffix)
+    if output.suffix.lower() not in SUFFIXES:
+        raise problem("--output", repr(str(output)), f"a name ending in {', '.join(SUFFIXES)}")
+    if not output.parent.is_dir():
+        raise problem("--output", output, "a file in an existing folder", f"Create it: mkdir -p {output.parent}")
+    return output
+
+
+def _check_output_folder(output: Path) -> None:
+    if output.exists() and not output.is_dir():
+        raise problem("--output", f"{output}, a file", "a folder, as the sources are folders")
+
+
+def _check_not_a_source(job: Job) -> None:
+    """Never write onto a source, whatever was allowed."""
+    for source in job.sources:
+        if job.output.exists() and job.output.samefile(source):
+            raise problem("--output", job.output, "another file than a source", "Choose another name or folder.")
+
+
+def run(
+    jobs: Sequence[Job],
+    fuser: Fuser,
+    *,
+    overwrite: bool = False,
+    journal: Path | None = None,
+    report: Path | None = None,
+    on_step: Callable[[Job, int, int], Any] | None = None,
+) -> Iterator[Outcome]:
+    """Fuse the jobs one by one, yielding each outcome as it is known.
+
+    A job whose output exists is kept if the journal says that these sources with these settings made it, and it is
+    still the same file; otherwise it fails, unless ``overwrite``. A job that fails does not stop the others.
+    """
+    done = read_journal(journal) if journal else {}
+    for job in jobs:
+        key = job_key(job, fuser)
+        earlier = done.get(job.output.name)
+        if not overwrite and earlier and _still_valid(job, key, earlier):
+            yield Outcome(job, "kept", earlier)
+            continue
+        outcome = _attempt(job, fuser, overwrite, on_step)
+        record = outcome.record | {"status": outcome.status, "key": key}
+        if journal and outcome.status == "fused":
+            append_record(journal, record)
+        if report:
+            append_record(report, record)
+        yield Outcome(job, outcome.status, record)
+
+
+def _attempt(job: Job, fuser: Fuser, overwrite: bool, on_step: Callable[[Job, int, int], Any] | None) -> Outcome:
+    base: dict[str, Any] = {"tool": "ddfm", "time": now(), "output": str(job.output)}
+    try:
+        _check_free(job.output, overwrite)
+        fused = fuser.fuse(*job.sources, on_step=lambda i, n: on_step(job, i, n) if on_step else None)
+        _write(job, fused, overwrite)
+    except DDFMError as error:
+        inputs = [{"path": str(p)} for p in job.sources]
+        return Outcome(job, "failed", base | {"inputs": inputs, "error": str(error)})
+    return Outcome(job, "fused", base | fused.report | {"output_sha256": file_sha256(job.output)})
+
+
+def _check_free(output: Path, overwrite: bool) -> None:
+    """Before the work, not after it."""
+    if not overwrite and os.path.lexists(output):
+        raise problem("--output", f"{output}, which exists", "a new name", "Allow it with --overwrite.")
+
+
+def _write(job: Job, fused: Fused, overwrite: bool) -> None:
+    try:
+        job.output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise problem("--output", job.output.parent, "a folder that can be made", str(error)) from error
+    write_bytes(job.output, fused.encode(job.output.suffix), overwrite=overwrite)
+
+
+def job_key(job: Job, fuser: Fuser) -> str:
+    """What the bytes of the output depend on: the sources' bytes and every setting."""
+    import hashlib
+
+    digest = hashlib.sha256(json.dumps(fuser.settings, sort_keys=True).encode() + job.output.suffix.encode())
+    for source in job.sources:
+        digest.update(source.read_bytes() if source.is_file() else b"missing")
+    return digest.hexdigest()
+
+
+def _still_valid(job: Job, key: str, earlier: dict[str, Any]) -> bool:
+    return (
+        earlier.get("key") == key and job.output.is_file() and file_sha256(job.output) == earlier.get("output_sha256")
+    )
+
+
+def read_journal(path: Path) -> dict[str, dict[str, Any]]:
+    """The last record of each output name; a line cut short by a kill is passed over."""
+    records: dict[str, dict[str, Any]] = {}
+    if not path.is_file():
+        return records
+    for line in path.read_text("utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+            records[Path(record["output"]).name] = record
+        except (ValueError, KeyError, TypeError):
+            continue
+    return records
+
+
+def append_record(path: Path, record: dict[str, Any]) -> None:
+    """Append one JSON line and flush it to disk; a half line left by a kill is closed first. Raises DDFMError."""
+    line = json.dumps(record).encode() + b"\n"
+    try:
+        with path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else b"\n" + line
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise problem("report", path, "a file that can be written", str(error)) from error
+
+
+def check_report(path: Path) -> None:
+    """Refuse, before any work, to append to a file that is not a report or cannot be written. Raises DDFMError."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise problem("--report", path, "a file in an existing folder")
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        head = file.read(4096).lstrip()
+    if head and not head.startswith(b'{"tool": "ddfm"'):
+        raise problem("--report", f"{path}, which is not a ddfm report", "a new name or a report to append to")

@@ -1,0 +1,312 @@
+"""One fusion from end to end: read, check, luma, sample, tone, chroma, write, report."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddfm import color
+from ddfm._checks import DDFMWarning, check_choice, check_range, problem
+from ddfm._provenance import versions
+from ddfm.io import Image, encode_image, file_sha256, from_array, from_pil, read_image, write_bytes
+from ddfm.pipeline import MIN_SIZE, DDFMPipeline
+from ddfm.presets import DEFAULT_PRESET, Preset, get_preset, settings_hash
+from ddfm.priors import prior_info
+
+__all__ = ["DTYPES", "TONES", "FuseConfig", "Fused", "Fuser", "fuse"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TONES = ("none", "minmax", "percentile")
+Source = Any  # a path, a PIL image, a numpy array or a torch tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class FuseConfig:
+    """What a user may choose. None means: as the preset says.
+
+    preset: see ``ddfm.presets``. prior: "bundled" or a prior's folder. steps: network evaluations. seed: any integer.
+    device: "auto" (CUDA if there is one, else CPU), "cpu", "cuda", "cuda:1", "mps". dtype: of the network.
+    tone: stretch of the fused luma, "none", "minmax" or "percentile" (0.5 to 99.5). bit_depth: of the file, 8 or 16.
+    """
+
+    preset: str = DEFAULT_PRESET
+    prior: str = "bundled"
+    steps: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    dtype: str | None = None
+    tone: str = "none"
+    bit_depth: int = 8
+
+    def resolve(self) -> Preset:
+        """The preset with the overrides put in, all checked. Raises DDFMError."""
+        preset = get_preset(self.preset)
+        check_choice("tone", self.tone, TONES)
+        check_choice("dtype", self.dtype or preset.dtype, tuple(DTYPES))
+        if self.bit_depth not in (8, 16):
+            raise problem("bit_depth", self.bit_depth, "8 or 16")
+        check_range("steps", self.steps or preset.steps, 1, (preset.start or 999) + 1)
+        if self.steps == 0:
+            raise problem("steps", 0, "1 or more")
+        check_device(self.device)
+        return dataclasses.replace(preset, steps=self.steps or preset.steps, dtype=self.dtype or preset.dtype)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fused:
+    """A fused image: ``data`` float32 in [0, 1], (H, W) or (H, W, 3), and ``report``, what made it."""
+
+    data: np.ndarray
+    report: dict[str, Any]
+    bit_depth: int = 8
+
+    def encode(self, suffix: str = ".png") -> bytes:
+        """The content of an image file with that suffix."""
+        return encode_image(self.data, suffix, bit_depth=self.bit_depth)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write PNG, JPEG, TIFF, BMP or WebP by the suffix; never over an existing file unless told to."""
+        path = Path(path)
+        write_bytes(path, self.encode(path.suffix), overwrite=overwrite)
+        return path
+
+    def to_pil(self) -> Any:
+        """A Pillow image, 8 bits."""
+        from PIL import Image as PILImage
+
+        return PILImage.fromarray(np.rint(self.data * 255).astype(np.uint8))
+
+
+def check_device(name: str) -> torch.device:
+    """The torch device behind a name; DDFMError when it is unknown or not here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    known = ["cpu"] + [f"cuda:{n}" for n in range(torch.cuda.device_count())]
+    known += ["mps"] if torch.backends.mps.is_available() else []
+    if name not in known and not (name == "cuda" and len(known) > 1):
+        raise problem("device", repr(name), f"auto or one of {', '.join(known)}")
+    return torch.device(name)
+
+
+class Fuser:
+    """Loads prior and settings once, then fuses any number of pairs, each independent of the others."""
+
+    def __init__(self, config: FuseConfig | None = None) -> None:
+        self.config = config or FuseConfig()
+        self.preset = self.config.resolve()
+        self.prior = prior_info(self.config.prior)
+        self.pipeline = DDFMPipeline.from_pretrained(self.config.prior, torch_dtype=DTYPES[self.preset.dtype]).to(
+            check_device(self.config.device)
+        )
+        self.pipeline.set_progress_bar_config(disable=True)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything but the sources that shapes the bytes of a result, for reports and for resuming."""
+        chosen = self.preset.settings()
+        extra = {"tone": self.config.tone, "bit_depth": self.config.bit_depth, "seed": self.config.seed}
+        return {
+            "preset": self.preset.label,
+            "hash": settings_hash(chosen, self.prior["sha256"]),
+            **extra,
+            "device": str(self.pipeline.device),
+            "threads": torch.get_num_threads(),
+            "prior": {k: self.prior[k] for k in ("name", "sha256", "licence")},
+            "settings": chosen,
+        }
+
+    def fuse(self, *sources: Source, on_step: Callable[[int, int], Any] | None = None) -> Fused:
+        """Fuse two or more sources of one size; ``on_step(done, of)`` is called after each network evaluation.
+
+        Raises DDFMError naming the source and the remedy.
+        """
+        begun = time.perf_counter()
+        images = [open_source(s, f"source {n}") for n, s in enumerate(sources, 1)]
+        notes = check_images(images)
+        lumas = [to_luma(image) for image in images]
+        fused = self._sample(lumas, on_step)
+        data = put_color(stretch(fused, self.config.tone), images)
+        report = {
+            "inputs": [describe(image) for image in images],
+            **self.settings,
+            "versions": versions(),
+            "warnings": notes,
+            "seconds": round(time.perf_counter() - begun, 3),
+            "size": list(data.shape[:2]),
+        }
+        return Fused(data, report, self.config.bit_depth)
+
+    def _sample(self, lumas: list[Tensor], on_step: Callable[[int, int], Any] | None) -> Tensor:
+        preset = self.preset
+
+        def report_step(pipe: Any, i: int, t: int, tensors: dict[str, Tensor]) -> None:
+            if on_step:
+                on_step(i + 1, preset.steps)
+
+        return self.pipeline(
+            *lumas,
+            num_inference_steps=preset.steps,
+            likelihood=preset.likelihood,
+            sampler=preset.sampler,
+            start=preset.start,
+            warm_sweeps=preset.warm_sweeps,
+            generator=[torch.Generator().manual_seed(pair_seed(lumas, self.config.seed))],
+            callback_on_step_end=report_step,
+        ).images
+
+
+def fuse(*sources: Source, **options: Any) -> Fused:
+    """Fuse two or more pictures of the same scene, the thermal (or functional) one first.
+
+    A source is a path, a Pillow image, a numpy array (uint8, uint16, or float in [0, 1]; (H, W) or (H, W, C)) or a
+    torch tensor ((H, W) or (C, H, W)). Options are the fields of ``FuseConfig``. The prior stays loaded between calls.
+    Raises DDFMError for anything that cannot be fused.
+    """
+    try:
+        config = FuseConfig(**options)
+    except TypeError:
+        fields = [f.name for f in dataclasses.fields(FuseConfig)]
+        raise problem("options", sorted(set(options) - set(fields)), f"some of {fields}") from None
+    return _fuser(config).fuse(*sources)
+
+
+@functools.lru_cache(maxsize=2)
+def _fuser(config: FuseConfig) -> Fuser:
+    return Fuser(config)
+
+
+def open_source(source: Source, name: str) -> Image:
+    """Any accepted kind of source as an ``Image``."""
+    if isinstance(source, Image):
+        return source
+    if isinstance(source, str | Path):
+        return read_image(source)
+    if isinstance(source, Tensor):
+        array = source.detach().cpu().numpy()
+        return from_array(array.transpose(1, 2, 0) if array.ndim == 3 else array, name)
+    if isinstance(source, np.ndarray):
+        return from_array(source, name)
+    if hasattr(source, "getbands"):
+        return from_pil(source, name)
+    raise problem(name, type(source).__name__, "a path, a PIL image, a numpy array or a torch tensor")
+
+
+def name_of(image: Image, number: int) -> str:
+    """How messages call a source."""
+    return str(image.path) if image.path else f"source {number}"
+
+
+def check_images(images: Sequence[Image]) -> list[str]:
+    """Refuse what cannot be fused; return, and warn of, what should be known."""
+    if len(images) < 2:
+        raise problem("sources", f"{len(images)} source", "two or more")
+    sizes = [image.size for image in images]
+    names = [name_of(image, n) for n, image in enumerate(images, 1)]
+    if len(set(sizes)) > 1:
+        got = ", ".join(f"{n} is {w}x{h}" for n, (h, w) in zip(names, sizes, strict=True))
+        raise problem(
+            "sources",
+            got,
+            "one size (width x height)",
+            "Resize or register them to each other first; an --align option is planned.",
+        )
+    if min(sizes[0]) < MIN_SIZE:
+        height, width = sizes[0]
+        raise problem(names[0], f"{width}x{height} pixels", f"{MIN_SIZE}x{MIN_SIZE} or more")
+    check_memory(*sizes[0])
+    return _notes(images, names)
+
+
+#: Peak bytes a pixel with the bundled prior, measured (benchmarks/memory.py); whole images only, no tiles yet.
+BYTES_PER_PIXEL = 700
+
+
+def check_memory(height: int, width: int) -> None:
+    """Refuse an image that cannot fit this machine's memory, rather than be killed in the middle."""
+    try:
+        import os
+
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return
+    need = height * width * BYTES_PER_PIXEL
+    if need > free:
+        raise problem(
+            "sources",
+            f"{width}x{height} pixels, about {need / 1e9:.1f} GB to fuse",
+            f"what fits the {free / 1e9:.1f} GB of free memory",
+            "Reduce or crop them.",
+        )
+
+
+def _notes(images: Sequence[Image], names: Sequence[str]) -> list[str]:
+    notes = [f"{n}: {note}" for n, image in zip(names, images, strict=True) for note in image.notes]
+    for n, image in zip(names, images, strict=True):
+        if image.alpha is not None:
+            notes.append(f"{n}: transparency is not used, the fused image is opaque")
+    for k in range(1, len(images)):
+        if np.array_equal(images[0].data, images[k].data):
+            notes.append(f"{names[0]} and {names[k]} are the same picture")
+            warnings.warn(notes[-1], DDFMWarning, stacklevel=4)
+    return notes
+
+
+def describe(image: Image) -> dict[str, Any]:
+    """A source for the report."""
+    return {
+        "path": str(image.path) if image.path else None,
+        "sha256": file_sha256(image.path) if image.path else None,
+        "format": image.format,
+        "size": list(image.size),
+        "bit_depth": image.bit_depth,
+        "color": image.is_color,
+    }
+
+
+def as_batch(image: Image) -> Tensor:
+    """(1, 1, H, W) or (1, 3, H, W) in [0, 1]."""
+    tensor = torch.from_numpy(np.ascontiguousarray(image.data))
+    return tensor.permute(2, 0, 1)[None] if image.is_color else tensor[None, None]
+
+
+def to_luma(image: Image) -> Tensor:
+    """(1, 1, H, W) in [0, 1]."""
+    batch = as_batch(image)
+    return color.to_luma(batch).clamp(0, 1) if image.is_color else batch
+
+
+def pair_seed(lumas: Sequence[Tensor], seed: int) -> int:
+    """Seed from what the sources show, so that name, folder, order and restart change nothing."""
+    digest = hashlib.sha256(str(seed).encode())
+    for luma in lumas:
+        digest.update(str(tuple(luma.shape)).encode() + luma.numpy().tobytes())
+    return int.from_bytes(digest.digest()[:8], "big") >> 1
+
+
+def stretch(luma: Tensor, tone: str) -> Tensor:
+    """Tone of (1, 1, H, W) in [0, 1]; a constant image stays as it is."""
+    if tone == "none":
+        return luma
+    ends = (0.0, 1.0) if tone == "minmax" else (0.005, 0.995)
+    # numpy's quantile: torch's refuses more than 16 million values
+    low, high = np.quantile(luma.numpy(), ends)
+    return ((luma - low) / (high - low)).clamp(0, 1) if high > low else luma
+
+
+def put_color(luma: Tensor, images: Sequence[Image]) -> np.ndarray:
+    """The fused luma with the chroma of the coloured source, of the last one where several are coloured."""
+    colored = [image for image in images if image.is_color]
+    if not colored:
+        return luma[0, 0].numpy()
+    _, chroma = color.split(as_batch(colored[-1]))
+    return color.merge(luma, chroma)[0].permute(1, 2, 0).numpy()

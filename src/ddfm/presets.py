@@ -1,0 +1,110 @@
+"""Named settings. A preset has a version: a change of any number below gives it a new one.
+
+``paper`` is Algorithm 1 as derived in docs/method.md. ``balanced`` and ``fast`` use the generalised likelihood and
+a warm start, because Algorithm 1 taken literally collapses to one source or to speckle with a small prior.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from ddfm._checks import check_choice
+from ddfm.likelihood import FusionLikelihood
+from ddfm.saliency import LocalSaliency, StrongestGradient
+
+__all__ = ["DEFAULT_PRESET", "PRESETS", "Preset", "get_preset", "settings_hash"]
+
+DEFAULT_PRESET = "balanced"
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """Everything that shapes a picture, but prior, seed and sources.
+
+    steps: network evaluations. start: timestep of a warm start, None for pure noise. warm_sweeps: EM iterations
+    before it. sampler: see ``ddfm.sampling.SAMPLERS``. dtype: of the network. summary: for people.
+    """
+
+    name: str
+    version: int
+    steps: int
+    likelihood: FusionLikelihood
+    sampler: str = "ddim"
+    start: int | None = None
+    warm_sweeps: int = 0
+    dtype: str = "float32"
+    summary: str = ""
+
+    @property
+    def label(self) -> str:
+        """Such as ``balanced@1``."""
+        return f"{self.name}@{self.version}"
+
+    def settings(self) -> dict[str, Any]:
+        """Plain values for JSON; callables by their class and fields."""
+        plain: dict[str, Any] = _plain(self)
+        del plain["summary"]
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    if not dataclasses.is_dataclass(value):
+        return list(value) if isinstance(value, tuple) else value
+    fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return fields if isinstance(value, Preset) else {"class": type(value).__name__, **fields}
+
+
+def settings_hash(settings: dict[str, Any], weights_sha256: str) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of settings and weights: equal hashes, equal pictures."""
+    text = json.dumps(settings, sort_keys=True) + weights_sha256
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+_GENERAL = FusionLikelihood(
+    psi=20.0,
+    eta=50.0,
+    scale_maps=LocalSaliency(),
+    texture=StrongestGradient(gains=(1.0, 1.5)),
+)
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "balanced",
+            version=1,
+            steps=3,
+            likelihood=_GENERAL,
+            start=40,
+            warm_sweeps=5,
+            summary="the default: saliency and strongest texture, short warm start",
+        ),
+        Preset(
+            "fast",
+            version=1,
+            steps=1,
+            likelihood=_GENERAL,
+            start=20,
+            warm_sweeps=5,
+            summary="one network evaluation",
+        ),
+        Preset(
+            "paper",
+            version=1,
+            steps=100,
+            likelihood=FusionLikelihood(),
+            summary="Algorithm 1 to the letter; collapses with a small prior (docs/method.md)",
+        ),
+    )
+}
+
+
+def get_preset(name: str) -> Preset:
+    """The preset of that name, also as ``name@version``; DDFMError for another name or version."""
+    labels = {p.label: p for p in PRESETS.values()}
+    if name in labels:
+        return labels[name]
+    return PRESETS[check_choice("preset", name, tuple(PRESETS))]
