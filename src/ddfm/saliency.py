@@ -42,26 +42,31 @@ def normalise(saliency: Tensor) -> Tensor:
 class LocalSaliency:
     """Scale maps by local contrast and brightness: a thermal target and a lit wall win where they stand out.
 
-    saliency = (blur(|s - background|, window) + brightness * level)^power + floor, with
-    background = blur(s, background), level = the locally blurred s on [0, 1]; sigmas in pixels.
+    With c = s - blur(s, background), level = blur(s, window) on [0, 1], all sigmas in pixels:
+    saliency = (blur(max(c, 0) + dark max(-c, 0), window) + brightness level)^power + floor.
+
+    ``dark`` < 1 because what lies beside a hot target is darker than its surround in the thermal image and says nothing:
+    with 1 a black rim of the cold sky is taken along around a warm roof.
     """
 
     background: float = 20.0
-    window: float = 2.0
+    window: float = 4.0
     brightness: float = 0.5
-    power: float = 2.0
+    dark: float = 0.3
+    power: float = 3.0
     floor: float = 1e-3
 
     def __post_init__(self) -> None:
-        for name in ("background", "window", "brightness", "power"):
+        for name in ("background", "window", "brightness", "dark", "power"):
             check_range(name, getattr(self, name), 0, 1e4)
         check_range("floor", self.floor, 0, 1, open_low=True)
 
     def __call__(self, sources: Tensor) -> Tensor:
         """sources (B, K, H, W) in [-1, 1] -> a (B, K, H, W), sum over K is K."""
-        contrast = blur((sources - blur(sources, self.background)).abs(), self.window)
+        above = sources - blur(sources, self.background)
+        contrast = above.clamp(min=0) + self.dark * (-above).clamp(min=0)
         level = ((blur(sources, self.window) + 1) / 2).clamp(0, 1)
-        saliency = (contrast + self.brightness * level).pow(self.power) + self.floor
+        saliency = (blur(contrast, self.window) + self.brightness * level).pow(self.power) + self.floor
         return normalise(saliency)
 
 
@@ -72,6 +77,7 @@ class StrongestGradient:
     ``gains``: factor on a source's length in the comparison, in the order of the sources, 1 for those not named.
     ``sigma``: blur of the lengths that are compared, in pixels; 0 decides each pixel alone. Ties (equal
     lengths) take the mean of the tied sources' gradients, so that the order of the sources does not matter.
+    Where the gradient wraps around the border there is no edge of the scene: there g is the mean of the sources'.
     """
 
     gains: tuple[float, ...] = ()
@@ -91,4 +97,7 @@ class StrongestGradient:
         length = length * sources.new_tensor(gains).view(1, -1, 1, 1)
         wins = (length == length.amax(1, keepdim=True)).to(sources.dtype)
         share = wins / wins.sum(1, keepdim=True)
-        return (share[:, :, None] * slopes).sum(1)
+        g = (share[:, :, None] * slopes).sum(1)
+        mean = slopes.mean(1)
+        g[:, 0, -1], g[:, 1, :, -1] = mean[:, 0, -1], mean[:, 1, :, -1]
+        return g

@@ -1,0 +1,119 @@
+"""What the benchmark scripts share: where a number comes from, how it is written, how two times are compared."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddfm import _provenance
+
+RESULTS = Path(__file__).parent / "results"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def provenance(packages: Iterable[str] = ()) -> dict[str, Any]:
+    """Machine, versions (also of further ``packages``), threads, UTC time, commit and command; no machine paths."""
+    return {
+        "command": command_line(sys.argv),
+        "time": _provenance.now(),
+        "commit": git_commit(),
+        "machine": _provenance.machine(),
+        "threads": threads(),
+        "versions": _provenance.versions() | {name: version_of(name) for name in packages},
+    }
+
+
+def version_of(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def threads() -> int | None:
+    """Threads of torch where the script uses torch, else those that the system gives."""
+    if "torch" in sys.modules:
+        return int(sys.modules["torch"].get_num_threads())
+    return int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count()
+
+
+def git_commit() -> str | None:
+    """The checkout's commit, with "+" where tracked files differ from it; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        commit = _git(here, "rev-parse", "--short=12", "HEAD")
+        return commit + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    call = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(call, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """The command as it can be read on another machine: of a path, at most the last two parts."""
+    return " ".join(["python", f"benchmarks/{Path(arguments[0]).name}", *map(short_path, arguments[1:])])
+
+
+def short_path(text: str) -> str:
+    """``/data/bsds500/val`` -> ``bsds500/val``; anything that is not an absolute or upward path stays."""
+    option, equals, value = text.partition("=") if text.startswith("-") else ("", "", text)
+    path = Path(value)
+    if path.is_absolute() or ".." in path.parts or value.startswith("~"):
+        value = "/".join([p for p in path.parts if p not in ("/", "..", "~")][-2:])
+    return option + equals + value
+
+
+def write_json(path: Path, payload: Any) -> None:
+    """Write whole, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(payload, indent=1) + "\n", "utf-8")
+    part.replace(path)
+
+
+def median_ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, Any]:
+    """Two series of seconds measured in turn: their medians, and median and quartiles of the ratios pair by pair."""
+    ratios = [a / b for a, b in zip(above, below, strict=True)]
+    return {
+        "median_seconds": [statistics.median(above), statistics.median(below)],
+        "median_ratio": statistics.median(ratios),
+        "ratio_quartiles": [float(q) for q in np.quantile(ratios, (0.25, 0.75))],
+        "pairs": len(ratios),
+    }
+
+
+def prior_facts(name: str) -> dict[str, Any]:
+    """``ddfm.priors.prior_info`` without machine paths."""
+    from ddfm.priors import prior_info
+
+    facts = prior_info(name)
+    del facts["folder"]
+    return facts | {"name": short_path(name)}
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The image files below a folder, sorted."""
+    if not folder.is_dir():
+        sys.exit(f"{folder}: not a folder of images")
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+
+
+def read_luma(path: Path) -> np.ndarray:
+    """8-bit luma as Pillow computes it, uint8 (H, W)."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.asarray(image.convert("L"))
