@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from _common import RESULTS, prior_facts, provenance, write_json
 
 MODES = ("library", "command line")

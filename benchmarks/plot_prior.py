@@ -17,6 +17,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
 from _common import RESULTS
 
 COLORS = {"photographs": "#1b6ca8", "infrared": "#c8452f"}

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _common import RESULTS, prior_facts, provenance, write_json
 
+from _common import RESULTS, prior_facts, provenance, write_json
 from ddfm import color
 from ddfm._runtime import keep_freed_memory
 from ddfm.pipeline import DDFMPipeline

@@ -84,6 +84,7 @@ def fuse(
     if report:
         engine.check_report(report)
     config = FuseConfig(preset, prior, steps, seed, device, dtype, tone, bit_depth)
+    config.check_format(jobs[0].output.suffix)
     folder = output if sources[0].is_dir() else None
     raise typer.Exit(_run(jobs, config, folder, overwrite, report))
 

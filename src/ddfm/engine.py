@@ -79,6 +79,8 @@ def plan(sources: Sequence[Path], output: Path, *, skip_unmatched: bool = False,
 
     Files give the one output file; folders give ``output``/stem``suffix``. Raises DDFMError.
     """
+    if suffix.lower() not in SUFFIXES:
+        raise problem("--suffix", repr(suffix), f"one of {', '.join(SUFFIXES)}")
     for path in sources:
         if not path.exists():
             raise problem(str(path), "no such file or folder", "a file or folder of images", "Check the path.")
@@ -107,8 +109,9 @@ def _output_file(sources: Sequence[Path], output: Path, suffix: str) -> Path:
 
 
 def _check_output_folder(output: Path) -> None:
-    if output.exists() and not output.is_dir():
-        raise problem("--output", f"{output}, a file", "a folder, as the sources are folders")
+    nearest = next(p for p in [output, *output.absolute().parents] if p.exists())
+    if not nearest.is_dir():
+        raise problem("--output", f"{output}, where {nearest} is a file", "a folder, as the sources are folders")
 
 
 def _check_not_a_source(job: Job) -> None:

@@ -61,6 +61,10 @@ class FuseConfig:
         check_device(self.device)
         return dataclasses.replace(preset, steps=self.steps or preset.steps, dtype=self.dtype or preset.dtype)
 
+    def check_format(self, suffix: str) -> None:
+        """Refuse, before any work, a file format that cannot hold the result. Raises DDFMError."""
+        encode_image(np.zeros((1, 1), np.float32), suffix, bit_depth=self.bit_depth)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fused:

@@ -64,10 +64,11 @@ def settings_hash(settings: dict[str, Any], weights_sha256: str) -> str:
 
 
 _GENERAL = FusionLikelihood(
-    psi=20.0,
-    eta=50.0,
+    psi=50.0,
+    eta=60.0,
     scale_maps=LocalSaliency(),
-    texture=StrongestGradient(gains=(1.0, 1.5)),
+    # texture is the visible image's wherever it has any: lengths are compared over a neighbourhood, five to one
+    texture=StrongestGradient(gains=(1.0, 5.0), sigma=6.0),
 )
 
 PRESETS = {
@@ -76,10 +77,10 @@ PRESETS = {
         Preset(
             "balanced",
             version=1,
-            steps=3,
+            steps=2,
             likelihood=_GENERAL,
-            start=40,
-            warm_sweeps=5,
+            start=30,
+            warm_sweeps=7,
             summary="the default: saliency and strongest texture, short warm start",
         ),
         Preset(
@@ -87,8 +88,8 @@ PRESETS = {
             version=1,
             steps=1,
             likelihood=_GENERAL,
-            start=20,
-            warm_sweeps=5,
+            start=15,
+            warm_sweeps=8,
             summary="one network evaluation",
         ),
         Preset(

@@ -45,11 +45,11 @@ class LocalSaliency:
     With c = s - blur(s, background), level = blur(s, window) on [0, 1], all sigmas in pixels:
     saliency = (blur(max(c, 0) + dark max(-c, 0), window) + brightness level)^power + floor.
 
-    ``dark`` < 1 because what lies beside a hot target is darker than its surround in the thermal image and says nothing:
-    with 1 a black rim of the cold sky is taken along around a warm roof.
+    ``dark`` < 1 because what lies beside a hot target is darker than its surround in the thermal image and says
+    nothing: with 1 a black rim of the cold sky is taken along around a warm roof.
     """
 
-    background: float = 20.0
+    background: float = 40.0
     window: float = 4.0
     brightness: float = 0.5
     dark: float = 0.3

@@ -202,7 +202,12 @@ class Trainer:
         """Load the checkpoint of ``folder`` if there is one; refuse another network's."""
         if not self.checkpoint.exists():
             return False
-        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        try:
+            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        except Exception as error:  # torch and pickle raise many kinds for one cause
+            raise problem(
+                "checkpoint", self.checkpoint, "a whole checkpoint of this command", "Move it away to start anew."
+            ) from error
         for key in ("channels", "layers_per_block", "unshuffle"):
             ours, theirs = getattr(self.config, key), state["config"][key]
             if list(np.atleast_1d(ours)) != list(np.atleast_1d(theirs)):
