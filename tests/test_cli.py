@@ -161,7 +161,7 @@ def test_bad_files(ddfm, pairs, kind, words):
         (["--dtype", "int8"], "bfloat16"),
         (["--tone", "loud"], "minmax"),
         (["--steps", "0"], "steps"),
-        (["--steps", "999"], "steps"),
+        (["--steps", "5000"], "steps"),
         (["--bit-depth", "12"], "8 or 16"),
         (["--report", "nowhere/r.jsonl"], "--report"),
         (["--nonsense"], "nonsense"),

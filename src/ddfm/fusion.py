@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ddfm import color
-from ddfm._checks import DDFMWarning, check_choice, check_range, problem
+from ddfm._checks import DDFMWarning, check_choice, problem
 from ddfm._provenance import versions
 from ddfm.io import Image, encode_image, file_sha256, from_array, from_pil, read_image, write_bytes
 from ddfm.pipeline import MIN_SIZE, DDFMPipeline
@@ -55,11 +55,9 @@ class FuseConfig:
         check_choice("dtype", self.dtype or preset.dtype, tuple(DTYPES))
         if self.bit_depth not in (8, 16):
             raise problem("bit_depth", self.bit_depth, "8 or 16")
-        check_range("steps", self.steps or preset.steps, 1, (preset.start or 999) + 1)
-        if self.steps == 0:
-            raise problem("steps", 0, "1 or more")
+        preset = preset.with_steps(preset.steps if self.steps is None else self.steps)
         check_device(self.device)
-        return dataclasses.replace(preset, steps=self.steps or preset.steps, dtype=self.dtype or preset.dtype)
+        return dataclasses.replace(preset, dtype=self.dtype or preset.dtype)
 
     def check_format(self, suffix: str) -> None:
         """Refuse, before any work, a file format that cannot hold the result. Raises DDFMError."""

@@ -11,7 +11,7 @@ import hashlib
 import json
 from typing import Any
 
-from ddfm._checks import check_choice
+from ddfm._checks import check_choice, check_range
 from ddfm.likelihood import FusionLikelihood
 from ddfm.saliency import LocalSaliency, StrongestGradient
 
@@ -43,6 +43,17 @@ class Preset:
         """Such as ``balanced@1``."""
         return f"{self.name}@{self.version}"
 
+    def with_steps(self, steps: int) -> Preset:
+        """The same with another number of network evaluations, 1 to 1000.
+
+        A warm start too short for them begins with more noise, 10 timesteps for each step after the first.
+        """
+        check_range("steps", steps, 1, 1000)
+        start = self.start
+        if start is not None and steps > start + 1:
+            start = min(999, max(10 * (steps - 1), start))
+        return dataclasses.replace(self, steps=steps, start=start)
+
     def settings(self) -> dict[str, Any]:
         """Plain values for JSON; callables by their class and fields."""
         plain: dict[str, Any] = _plain(self)
@@ -65,22 +76,24 @@ def settings_hash(settings: dict[str, Any], weights_sha256: str) -> str:
 
 _GENERAL = FusionLikelihood(
     psi=50.0,
-    eta=60.0,
+    eta=85.0,
+    sweeps=3,
     scale_maps=LocalSaliency(),
-    # texture is the visible image's wherever it has any: lengths are compared over a neighbourhood, five to one
-    texture=StrongestGradient(gains=(1.0, 5.0), sigma=6.0),
+    # texture is the visible image's wherever it has any: lengths are compared over a neighbourhood, 4.5 to 1
+    texture=StrongestGradient(gains=(1.0, 4.5), sigma=6.0),
 )
 
 PRESETS = {
     preset.name: preset
     for preset in (
+        # t0 = 1 is noise of 2 grey levels: on clean sources more of it costs texture (docs/results.md)
         Preset(
             "balanced",
             version=1,
             steps=2,
             likelihood=_GENERAL,
-            start=30,
-            warm_sweeps=7,
+            start=1,
+            warm_sweeps=2,
             summary="the default: saliency and strongest texture, short warm start",
         ),
         Preset(
@@ -88,8 +101,8 @@ PRESETS = {
             version=1,
             steps=1,
             likelihood=_GENERAL,
-            start=15,
-            warm_sweeps=8,
+            start=1,
+            warm_sweeps=3,
             summary="one network evaluation",
         ),
         Preset(

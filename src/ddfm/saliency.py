@@ -50,7 +50,7 @@ class LocalSaliency:
     """
 
     background: float = 40.0
-    window: float = 4.0
+    window: float = 3.0
     brightness: float = 0.5
     dark: float = 0.3
     power: float = 3.0

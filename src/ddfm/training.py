@@ -271,7 +271,7 @@ class Trainer:
         noise = torch.from_numpy(rng.standard_normal(x0.shape, dtype=np.float32)).to(self.device)
         loss = self._loss(x0, noise, t)
         if not bool(loss.isfinite()):
-            raise DDFMError(f"learning_rate: the loss became {float(loss)} at step {self.step}. Lower it.")
+            raise DDFMError(f"learning_rate: the loss became {float(loss.detach())} at step {self.step}. Lower it.")
         return self._update(loss)
 
     def _loss(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:

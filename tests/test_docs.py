@@ -1,0 +1,78 @@
+"""Every command and snippet of the documents is run, every link resolves."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddfm import cli, samples
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.M | re.S)
+
+
+def blocks(kind):
+    return [
+        pytest.param(m[2], id=f"{path.name}-{n}")
+        for path in DOCUMENTS
+        for n, m in enumerate(BLOCK.finditer(path.read_text("utf-8")))
+        if m[1] == kind
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where the snippets run: ir.png, vis.png, two folders of two pairs, photographs."""
+    for name in ("ir", "vis", "photographs"):
+        (tmp_path / name).mkdir()
+    for seed in (0, 1):
+        scene = samples.street((64, 80), seed)
+        for name, data in (("ir", scene.infrared), ("vis", scene.visible)):
+            image = Image.fromarray(np.rint(data * 255).astype(np.uint8))
+            image.save(tmp_path / name / f"{seed}.png")
+            image.save(tmp_path / f"{name}.png")
+            image.resize((160, 128)).save(tmp_path / "photographs" / f"{name}{seed}.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ddfm._runtime.keep_freed_memory", lambda: None)
+    return tmp_path
+
+
+@pytest.mark.parametrize("text", blocks("bash"))
+def test_commands(text, folder, monkeypatch):
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for line in text.splitlines():
+        words = shlex.split(line, comments=True)
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", makefile, re.M)
+            continue
+        assert words[0] == "ddfm", f"not known how to run: {line}"
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert not stop.value.code, line
+
+
+@pytest.mark.parametrize("text", blocks("python"))
+def test_snippets(text, folder):
+    exec(compile(text, "snippet", "exec"), {"__name__": "snippet"})
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_links_resolve_and_no_path_of_a_machine(path):
+    text = path.read_text("utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), target
+    assert not re.search(r"/(home|root|work|Users)/", text)
+
+
+def test_the_architecture_page_names_every_room():
+    page = (ROOT / "docs/architecture.md").read_text("utf-8")
+    source = ROOT / "src/ddfm"
+    rooms = {p.relative_to(source).parts[0].removesuffix(".py") for p in source.rglob("*.py")}
+    assert [room for room in sorted(rooms) if f"`{room}`" not in page] == []
