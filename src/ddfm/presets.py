@@ -76,11 +76,11 @@ def settings_hash(settings: dict[str, Any], weights_sha256: str) -> str:
 
 _GENERAL = FusionLikelihood(
     psi=50.0,
-    eta=85.0,
+    eta=78.0,
     sweeps=3,
     scale_maps=LocalSaliency(),
-    # texture is the visible image's wherever it has any: lengths are compared over a neighbourhood, 4.5 to 1
-    texture=StrongestGradient(gains=(1.0, 4.5), sigma=6.0),
+    # texture is the visible image's wherever it has any: lengths are compared over a neighbourhood, 4.3 to 1
+    texture=StrongestGradient(gains=(1.0, 4.3), sigma=6.0),
 )
 
 PRESETS = {
