@@ -85,10 +85,10 @@ def test_a_diverged_run_stops_with_advice(crops, tmp_path):
 
 
 def test_crops_are_in_range_and_of_the_asked_size(crops):
-    batch = crops.batch(20, 32, np.random.default_rng(0))
+    batch = crops.batch(32, np.random.default_rng(0), [True] * 20)
     assert batch.shape == (20, 1, 32, 32)
     assert float(batch.min()) >= -1 and float(batch.max()) <= 1
-    assert torch.equal(batch, crops.batch(20, 32, np.random.default_rng(0)))
+    assert torch.equal(batch, crops.batch(32, np.random.default_rng(0), [True] * 20))
 
 
 def test_no_photographs(tmp_path):

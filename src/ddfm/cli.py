@@ -215,6 +215,10 @@ def prior_train(
     batch_size: Annotated[int, typer.Option(min=1, help="Crops of 64x64 in a batch.")] = 16,
     channels: Annotated[str, typer.Option(help="Channels of the levels.")] = "64,64,96,128",
     learning_rate: Annotated[float, typer.Option(min=0)] = 5e-4,
+    cooldown: Annotated[float, typer.Option(min=0, max=1, help="Last part of the run, with a falling rate.")] = 0.25,
+    start_from: Annotated[
+        str | None, typer.Option(help="Begin with the weights of this prior: 'bundled' or a folder.")
+    ] = None,
     seed: Annotated[int, typer.Option()] = 0,
     device: Device = "auto",
     dtype: Annotated[str, typer.Option(help="float32, or bfloat16 where the processor has it.")] = "float32",
@@ -232,6 +236,8 @@ def prior_train(
         steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        cooldown=cooldown,
+        start_from=start_from,
         dtype=dtype,
         seed=seed,
     )

@@ -1,6 +1,6 @@
 """The recipe of the bundled prior: an unconditional luma diffusion model, any size, trained on photographs.
 
-v-prediction (Salimans & Ho 2022), min-SNR weights (Hang et al. 2023), EMA, a trapezoid learning rate. Every
+v-prediction (Salimans & Ho 2022), losses weighted by level, EMA, a trapezoid learning rate. Every
 batch is a function of (seed, step) alone, so a run that was stopped goes on as if it had never been.
 """
 
@@ -33,7 +33,14 @@ class TrainConfig:
     """Settings of one training run; stored in every checkpoint, compared on resume.
 
     ``timestep_power`` p draws t = T u^p: p > 1 spends more of the run on little noise, where the fusion
-    works (uniform t gives 11 % of the samples to noise below sigma = 50/255; p = 2 gives 34 %).
+    works (uniform t gives 11 % of the samples to noise below sigma = 50/255; p = 1.5 gives 24 %).
+
+    ``weighting``: "relative" (each level against what a Gaussian prior would lose there, see ``relative_weight``)
+    or "min-snr" (Hang et al. 2023, with ``min_snr_gamma``), under which the highest levels, whose loss is a
+    thousand times smaller, are hardly learnt.
+    ``tone_below``: contrast, brightness and inversion are varied only below this timestep. Above it an image is
+    little more than its brightness and layout, and there the variation would teach a wrong mean.
+    ``start_from``: name or folder of a prior whose weights are the first ones; None for random weights.
     """
 
     channels: tuple[int, ...] = (64, 64, 96, 128)
@@ -41,13 +48,16 @@ class TrainConfig:
     unshuffle: int = 2
     steps: int = 8000
     batch_size: int = 16  # of 64 x 64; larger crops come in proportionally smaller batches
-    crops: tuple[int, ...] = (64, 64, 96, 128)
+    crops: tuple[int, ...] = (64, 96, 128)
     learning_rate: float = 5e-4
     warmup: int = 300
     cooldown: float = 0.25  # last fraction of the run, learning rate falling to zero
     ema_decay: float = 0.999
+    weighting: str = "relative"
     min_snr_gamma: float = 50.0
-    timestep_power: float = 2.0
+    timestep_power: float = 1.5
+    tone_below: int = 500
+    start_from: str | None = None
     dtype: str = "float32"
     seed: int = 0
 
@@ -56,6 +66,9 @@ class TrainConfig:
         check_range("batch_size", self.batch_size, 1, 10**6)
         check_range("learning_rate", self.learning_rate, 0, 1, open_low=True)
         check_choice("dtype", self.dtype, tuple(DTYPES))
+        check_choice("weighting", self.weighting, ("relative", "min-snr"))
+        check_range("cooldown", self.cooldown, 0, 1)
+        check_range("timestep_power", self.timestep_power, 0, 10, open_low=True)
         multiple = self.unshuffle * 2 ** (len(self.channels) - 1)
         for crop in self.crops:
             if crop % multiple:
@@ -87,6 +100,18 @@ def build_unet(config: TrainConfig) -> torch.nn.Module:
     )
 
 
+def start_weights(unet: torch.nn.Module, config: TrainConfig) -> None:
+    """Put the weights of the prior ``config.start_from`` into ``unet``; DDFMError when it is another network."""
+    from ddfm.priors import load_prior
+
+    prior = load_prior(str(config.start_from))
+    ours, theirs = ({name: tuple(p.shape) for name, p in net.named_parameters()} for net in (unet, prior.unet))
+    if ours != theirs or prior.unshuffle != config.unshuffle:
+        theirs_in_words = f"channels {tuple(prior.unet.config.block_out_channels)}, unshuffle {prior.unshuffle}"
+        raise problem("start_from", repr(config.start_from), f"a network of channels {config.channels}", theirs_in_words)
+    unet.load_state_dict(prior.unet.state_dict())
+
+
 class PhotographCrops:
     """Random luma crops of the photographs below some folders, as float32 in [-1, 1].
 
@@ -115,10 +140,10 @@ class PhotographCrops:
         if not self.images:
             raise problem("DATA", [str(f) for f in folders], f"images of {smallest} pixels or more")
 
-    def batch(self, count: int, size: int, rng: np.random.Generator) -> Tensor:
-        """``count`` augmented crops, shape (count, 1, size, size)."""
-        crops = np.stack([self._crop(size, rng) for _ in range(count)])
-        return torch.from_numpy(crops)[:, None]
+    def batch(self, size: int, rng: np.random.Generator, tone: Sequence[bool]) -> Tensor:
+        """Augmented crops, shape (len(tone), 1, size, size); ``tone``: whether the tone of each may be varied."""
+        crops = [self._tone(self._crop(size, rng), rng) if varied else self._crop(size, rng) for varied in tone]
+        return torch.from_numpy(np.stack(crops))[:, None]
 
     def _crop(self, size: int, rng: np.random.Generator) -> np.ndarray:
         from PIL import Image
@@ -136,7 +161,7 @@ class PhotographCrops:
         patch = np.rot90(patch, int(rng.integers(4)))
         if rng.random() < 0.5:
             patch = patch[:, ::-1]
-        return self._tone(patch.astype(np.float32) / 127.5 - 1, rng)
+        return np.ascontiguousarray(patch, dtype=np.float32) / 127.5 - 1
 
     @staticmethod
     def _tone(patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -151,6 +176,21 @@ def min_snr_weight(abar: Tensor, gamma: float) -> Tensor:
     """Weight of the v loss: min(snr, gamma) / (snr + 1) (Hang et al. 2023, Eq. 6 in v form)."""
     ratio = snr(abar)
     return ratio.clamp(max=gamma) / (ratio + 1)
+
+
+def relative_weight(abar: Tensor, variance: float = 0.24, size: int = 128) -> Tensor:
+    """Weight of the v loss that makes it relative: one over the v loss of a Gaussian prior, so that every level counts alike.
+
+    That prior has the spectrum P(f) ~ 1 / |f|^2.5 on ``size`` x ``size``, which fits the training photographs, and their
+    variance in [-1, 1]. Its Wiener filter errs in eps by the mean of abar P / (abar P + 1 - abar), in v by
+    1 / abar times that. Returns the shape of ``abar``.
+    """
+    f = torch.fft.fftfreq(size, 1 / size, device=abar.device)
+    square = (f[:, None] ** 2 + f[None] ** 2).clamp(min=0.5)  # the mean's own power is finite
+    power = square**-1.25
+    power = power * (variance / power.mean())
+    wanted = abar[..., None, None]
+    return abar / (wanted * power / (wanted * power + 1 - wanted)).mean((-2, -1))
 
 
 def per_level_loss(
@@ -186,6 +226,8 @@ class Trainer:
         self.config, self.crops, self.folder, self.device = config, crops, folder, device
         torch.manual_seed(config.seed)
         self.unet = build_unet(config).to(device)
+        if config.start_from is not None:
+            start_weights(self.unet, config)
         self.ema = build_unet(config).to(device)
         self.ema.load_state_dict(self.unet.state_dict())
         self.optimiser = torch.optim.AdamW(self.unet.parameters(), lr=config.learning_rate)
@@ -265,9 +307,10 @@ class Trainer:
         rng = np.random.default_rng((config.seed, self.step))
         size = int(rng.choice(config.crops))
         count = max(1, round(config.batch_size * 64**2 / size**2))
-        x0 = self.crops.batch(count, size, rng).to(self.device)
         uniform = (np.arange(count) + rng.random()) / count  # stratified
-        t = torch.from_numpy((1000 * uniform**config.timestep_power).astype(np.int64)).to(self.device)
+        levels = (1000 * uniform**config.timestep_power).astype(np.int64)
+        x0 = self.crops.batch(size, rng, levels < config.tone_below).to(self.device)
+        t = torch.from_numpy(levels).to(self.device)
         noise = torch.from_numpy(rng.standard_normal(x0.shape, dtype=np.float32)).to(self.device)
         loss = self._loss(x0, noise, t)
         if not bool(loss.isfinite()):
@@ -283,7 +326,12 @@ class Trainer:
         amp = torch.autocast(kind, dtype) if dtype != torch.float32 else contextlib.nullcontext()
         with amp:
             v = call_network(self.unet, x_t, t, self.config.unshuffle)
-        return (min_snr_weight(abar, self.config.min_snr_gamma) * (v.float() - target).square()).mean()
+        return (self._weight(abar) * (v.float() - target).square()).mean()
+
+    def _weight(self, abar: Tensor) -> Tensor:
+        if self.config.weighting == "min-snr":
+            return min_snr_weight(abar, self.config.min_snr_gamma)
+        return relative_weight(abar)
 
     def _update(self, loss: Tensor) -> float:
         for group in self.optimiser.param_groups:
