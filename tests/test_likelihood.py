@@ -11,7 +11,7 @@ import torch
 from ddfm._checks import DDFMError
 from ddfm.likelihood import EPSILON, FusionLikelihood, em_alone
 from ddfm.operators import adjoint, from_spectrum, grad, to_spectrum
-from ddfm.saliency import StrongestGradient
+from ddfm.saliency import LocalSaliency, StrongestGradient
 
 SIZE = (12, 17)
 
@@ -207,6 +207,29 @@ def test_swapping_the_sources_swaps_nothing_else():
     g, swapped = likelihood.step(x0, likelihood.init(sources.flip(1)), 0.0)
     torch.testing.assert_close(f, g, rtol=0, atol=1e-14)
     torch.testing.assert_close(state.gamma.flip(1), swapped.gamma, rtol=1e-14, atol=0)
+
+
+def test_saliency_lets_a_hot_targets_outline_win_against_the_gains():
+    """Among faint stripes that the gains favour 20 to 1, lengths alone lose the square's outline."""
+    hot = torch.full((1, 1, 64, 64), -0.6, dtype=torch.float64)
+    hot[..., 24:40, 24:40] = 0.8
+    striped = 0.1 * torch.arange(64, dtype=torch.float64).fmod(2).expand(1, 1, 64, 64) - 0.9
+    sources = torch.cat([hot, striped], 1)
+    own = grad(sources.view(-1, 1, 64, 64))
+    edge = (slice(None), slice(None), slice(23, 24), slice(26, 38))  # the square's upper outline
+    plain = StrongestGradient(gains=(1, 20))
+    torch.testing.assert_close(plain(sources)[edge], own[1:][edge], rtol=0, atol=0)
+    weighed = StrongestGradient(gains=(1, 20), saliency=LocalSaliency(), power=1.0)
+    torch.testing.assert_close(weighed(sources)[edge], own[:1][edge], rtol=0, atol=0)
+    # far from the square both are dark and say little: the gains decide
+    far = (slice(None), slice(None), slice(2, 8), slice(2, 60))
+    torch.testing.assert_close(weighed(sources)[far], own[1:][far], rtol=0, atol=0)
+
+
+def test_saliency_of_power_zero_changes_nothing():
+    sources = random_sources()
+    weighed = StrongestGradient(gains=(1, 2), sigma=1.5, saliency=LocalSaliency(), power=0.0)
+    torch.testing.assert_close(weighed(sources), StrongestGradient(gains=(1, 2), sigma=1.5)(sources), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])

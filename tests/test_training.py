@@ -9,7 +9,16 @@ from PIL import Image
 
 from ddfm._checks import DDFMError
 from ddfm.diffusion import alpha_bar, linear_betas
-from ddfm.training import PhotographCrops, TrainConfig, Trainer, export, min_snr_weight, parse_channels, per_level_loss
+from ddfm.training import (
+    PhotographCrops,
+    TrainConfig,
+    Trainer,
+    export,
+    min_snr_weight,
+    parse_channels,
+    per_level_loss,
+    relative_weight,
+)
 
 SETTINGS = {"channels": (16, 16), "batch_size": 2, "crops": (32,), "warmup": 2}
 
@@ -103,6 +112,68 @@ def test_min_snr_weight_at_known_points():
     """snr = 1: 1 / 2; snr far above gamma = 5: 5 / (snr + 1)."""
     assert min_snr_weight(torch.tensor(0.5), 5.0).item() == pytest.approx(0.5)
     assert min_snr_weight(torch.tensor(0.99), 5.0).item() == pytest.approx(5 / 100, rel=1e-4)
+
+
+def test_relative_weight_where_the_wiener_filter_is_known():
+    """One pixel: P is the variance V, so the v loss is V / (abar V + 1 - abar)."""
+    abar = torch.tensor([1e-4, 0.3, 0.999], dtype=torch.float64)
+    expected = (abar * 0.24 + 1 - abar) / 0.24
+    torch.testing.assert_close(relative_weight(abar, 0.24, size=1), expected, rtol=1e-12, atol=0)
+
+
+def test_relative_weight_against_a_simulated_wiener_filter():
+    """The v error of the posterior mean, drawn from the Gaussian prior itself: its weight times it is 1."""
+    size, abar, count = 16, 0.6, 2000
+    rng = np.random.default_rng(0)
+    f = np.fft.fftfreq(size, 1 / size)
+    power = np.maximum(f[:, None] ** 2 + f[None] ** 2, 0.5) ** -1.25
+    power *= 0.24 / power.mean()
+    x0 = np.fft.ifft2(np.sqrt(power) * np.fft.fft2(rng.standard_normal((count, size, size)))).real
+    noise = rng.standard_normal(x0.shape)
+    x_t = abar**0.5 * x0 + (1 - abar) ** 0.5 * noise
+    gain = abar**0.5 * power / (abar * power + 1 - abar)
+    estimate = np.fft.ifft2(gain * np.fft.fft2(x_t)).real
+    v = abar**0.5 * noise - (1 - abar) ** 0.5 * x0
+    answer = (abar**0.5 * x_t - estimate) / (1 - abar) ** 0.5
+    loss = ((answer - v) ** 2).mean()
+    # 512,000 squares: known to 0.2 %, five times that
+    assert float(relative_weight(torch.tensor(abar, dtype=torch.float64), 0.24, size)) * loss == pytest.approx(
+        1, rel=0.01
+    )
+
+
+def test_tone_is_varied_only_where_asked():
+    """Flips, turns and reduction leave a white photograph white; contrast, brightness and inversion do not."""
+    flat = PhotographCrops.__new__(PhotographCrops)
+    flat.images = [np.full((70, 80), 255, np.uint8)]
+    plain = flat.batch(32, np.random.default_rng(0), [False] * 20)
+    varied = flat.batch(32, np.random.default_rng(0), [True] * 20)
+    assert torch.equal(plain, torch.ones_like(plain))
+    assert not torch.equal(varied, torch.ones_like(varied))
+
+
+def test_a_second_phase_starts_from_the_first_and_its_card_says_so(crops, tmp_path):
+    first = trained(crops, tmp_path / "first", 2)
+    folder = export(first, "CC0")
+    second = Trainer(TrainConfig(steps=4, start_from=str(folder), **SETTINGS), crops, tmp_path / "second")
+    for a, b in zip(second.unet.parameters(), first.ema.parameters(), strict=True):
+        assert torch.equal(a, b.half().float())
+    for a, b in zip(second.ema.parameters(), second.unet.parameters(), strict=True):
+        assert torch.equal(a, b)
+    card = json.loads((export(second, "CC0") / "card.json").read_text())
+    assert card["started_from"]["steps"] == 2
+    assert str(tmp_path) not in json.dumps(card)
+
+
+def test_a_second_phase_of_another_network_is_refused(crops, tmp_path):
+    folder = export(trained(crops, tmp_path / "first", 1), "CC0")
+    with pytest.raises(DDFMError, match="start_from"):
+        Trainer(TrainConfig(start_from=str(folder), **(SETTINGS | {"channels": (16, 32)})), crops, tmp_path / "second")
+
+
+def test_unknown_weighting_is_refused():
+    with pytest.raises(DDFMError, match="weighting"):
+        TrainConfig(weighting="min_snr")
 
 
 def test_loss_per_level_of_a_network_that_answers_zero(crops):

@@ -77,14 +77,19 @@ class StrongestGradient:
     ``gains``: factor on a source's length in the comparison, in the order of the sources, 1 for those not named.
     ``sigma``: blur of the lengths that are compared, in pixels; 0 decides each pixel alone. Ties (equal
     lengths) take the mean of the tied sources' gradients, so that the order of the sources does not matter.
+    ``saliency``: scale maps a_k whose ``power``-th power multiplies the lengths as well, so that a hot target
+    keeps its own outline although the gains favour the other source; None for lengths and gains alone.
     Where the gradient wraps around the border there is no edge of the scene: there g is the mean of the sources'.
     """
 
     gains: tuple[float, ...] = ()
     sigma: float = 0.0
+    saliency: LocalSaliency | None = None
+    power: float = 1.0
 
     def __post_init__(self) -> None:
         check_range("sigma", self.sigma, 0, 1e4)
+        check_range("power", self.power, 0, 1e4)
         for gain in self.gains:
             check_range("gains", gain, 0, 1e4)
 
@@ -95,6 +100,8 @@ class StrongestGradient:
         gains = [*self.gains, *[1.0] * count][:count]
         length = blur(slopes.square().sum(2).sqrt(), self.sigma)
         length = length * sources.new_tensor(gains).view(1, -1, 1, 1)
+        if self.saliency is not None:
+            length = length * self.saliency(sources).pow(self.power)
         wins = (length == length.amax(1, keepdim=True)).to(sources.dtype)
         share = wins / wins.sum(1, keepdim=True)
         g = (share[:, :, None] * slopes).sum(1)

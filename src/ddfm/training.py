@@ -107,8 +107,9 @@ def start_weights(unet: torch.nn.Module, config: TrainConfig) -> None:
     prior = load_prior(str(config.start_from))
     ours, theirs = ({name: tuple(p.shape) for name, p in net.named_parameters()} for net in (unet, prior.unet))
     if ours != theirs or prior.unshuffle != config.unshuffle:
-        theirs_in_words = f"channels {tuple(prior.unet.config.block_out_channels)}, unshuffle {prior.unshuffle}"
-        raise problem("start_from", repr(config.start_from), f"a network of channels {config.channels}", theirs_in_words)
+        found = f"a network of channels {tuple(prior.unet.config.block_out_channels)}, unshuffle {prior.unshuffle}"
+        wanted = f"one of channels {config.channels}, unshuffle {config.unshuffle}"
+        raise problem("start_from", f"{str(config.start_from)!r}, {found}", wanted, "Name a prior of these settings.")
     unet.load_state_dict(prior.unet.state_dict())
 
 
@@ -179,13 +180,13 @@ def min_snr_weight(abar: Tensor, gamma: float) -> Tensor:
 
 
 def relative_weight(abar: Tensor, variance: float = 0.24, size: int = 128) -> Tensor:
-    """Weight of the v loss that makes it relative: one over the v loss of a Gaussian prior, so that every level counts alike.
+    """Weight of the v loss that makes it relative: one over the v loss of a Gaussian prior, so that levels count alike.
 
-    That prior has the spectrum P(f) ~ 1 / |f|^2.5 on ``size`` x ``size``, which fits the training photographs, and their
-    variance in [-1, 1]. Its Wiener filter errs in eps by the mean of abar P / (abar P + 1 - abar), in v by
-    1 / abar times that. Returns the shape of ``abar``.
+    That prior has the spectrum P(f) ~ 1 / |f|^2.5 on ``size`` x ``size``, which fits the training photographs,
+    and their ``variance`` in [-1, 1]. Its Wiener filter errs in eps by the mean of
+    abar P / (abar P + 1 - abar), in v by 1 / abar times that. Returns the shape of ``abar``.
     """
-    f = torch.fft.fftfreq(size, 1 / size, device=abar.device)
+    f = torch.fft.fftfreq(size, 1 / size, device=abar.device, dtype=abar.dtype)
     square = (f[:, None] ** 2 + f[None] ** 2).clamp(min=0.5)  # the mean's own power is finite
     power = square**-1.25
     power = power * (variance / power.mean())
@@ -309,7 +310,7 @@ class Trainer:
         count = max(1, round(config.batch_size * 64**2 / size**2))
         uniform = (np.arange(count) + rng.random()) / count  # stratified
         levels = (1000 * uniform**config.timestep_power).astype(np.int64)
-        x0 = self.crops.batch(size, rng, levels < config.tone_below).to(self.device)
+        x0 = self.crops.batch(size, rng, (levels < config.tone_below).tolist()).to(self.device)
         t = torch.from_numpy(levels).to(self.device)
         noise = torch.from_numpy(rng.standard_normal(x0.shape, dtype=np.float32)).to(self.device)
         loss = self._loss(x0, noise, t)
@@ -356,6 +357,14 @@ def parse_channels(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
+def _card(name: str) -> dict[str, Any] | None:
+    """The model card of a prior, None where it has none: what a later phase of training began with."""
+    from ddfm.priors import prior_folder
+
+    file = prior_folder(name) / "card.json"
+    return json.loads(file.read_text("utf-8")) if file.is_file() else None
+
+
 def export(trainer: Trainer, licence: str, folder: Path | None = None) -> Path:
     """Write the averaged network as a prior's folder, fp16, with what is known of it; return the folder.
 
@@ -368,6 +377,7 @@ def export(trainer: Trainer, licence: str, folder: Path | None = None) -> Path:
     from ddfm.pipeline import DDFMPipeline
 
     target = folder or trainer.folder / "prior"
+    earlier = trainer.config.start_from
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     half = copy.deepcopy(trainer.ema).half().cpu()
@@ -379,7 +389,8 @@ def export(trainer: Trainer, licence: str, folder: Path | None = None) -> Path:
     card = {
         "steps": trainer.step,
         "photographs": len(trainer.crops.images),
-        "settings": dataclasses.asdict(trainer.config),
+        "settings": dataclasses.asdict(trainer.config) | {"start_from": earlier and Path(str(earlier)).name},
+        "started_from": earlier and _card(str(earlier)),
         "sha256": weights_sha256(part),
         "licence": licence.splitlines()[0],
     }
