@@ -75,13 +75,22 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def loss_table(data: dict[str, Any]) -> str:
-    header = ["t", "network", "Gaussian, own model", "Gaussian, same draws", "network / same draws", "better than both"]
+    header = [
+        "t",
+        "network",
+        "Gaussian, same draws",
+        "network / same draws",
+        "better",
+        "Gaussian in hindsight",
+        "own model",
+    ]
     rows = [
         [
             str(row["t"]),
-            *(f"{row[key]:.3g}" for key in ("network", "own_model", "same_draws")),
-            f"{row['network'] / row['same_draws']:.2f}",
-            "yes" if row["beats_both"] else "**no**",
+            *(f"{row[key]:.3g}" for key in ("network", "same_draws")),
+            f"{row['network'] / row['same_draws']:.3f}",
+            "yes" if row["better"] else "**no**",
+            *(f"{row[key]:.3g}" for key in ("in_hindsight", "own_model")),
         ]
         for row in data["levels"]
     ]
