@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
@@ -230,17 +231,12 @@ def check_images(images: Sequence[Image]) -> list[str]:
 
 
 #: Peak bytes a pixel with the bundled prior, measured (benchmarks/memory.py); whole images only, no tiles yet.
-BYTES_PER_PIXEL = 700
+BYTES_PER_PIXEL = 1200
 
 
 def check_memory(height: int, width: int) -> None:
     """Refuse an image that cannot fit this machine's memory, rather than be killed in the middle."""
-    try:
-        import os
-
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return
+    free = psutil.virtual_memory().available  # counts what the page cache would give back
     need = height * width * BYTES_PER_PIXEL
     if need > free:
         raise problem(
