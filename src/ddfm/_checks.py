@@ -43,8 +43,9 @@ def check_choice(argument: str, value: str, choices: Sequence[str]) -> str:
         return value
     import difflib
 
-    near = difflib.get_close_matches(str(value), choices, n=1)
-    remedy = f"Did you mean {near[0]!r}?" if near else ""
+    folded = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(str(value).lower(), folded, n=1)
+    remedy = f"Did you mean {folded[near[0]]!r}?" if near else ""
     raise problem(argument, repr(value), f"one of {', '.join(choices)}", remedy)
 
 

@@ -6,8 +6,10 @@ A        (B, 1, H, W)   infrared (or functional) source
 B        (B, 1, H, W)   visible (or structural) source
 
 Every function returns one float64 value per image, shape (B,). No image of a batch sees another.
-The conventions (nats, sums over both sources) are those of the evaluator published with CDDFuse
-(Zhao et al., CVPR 2023), which most tables of the field come from.
+
+``convention="paper"`` (nats, sums over both sources, the image's own peak) is that of the evaluator published with
+CDDFuse (Zhao et al., CVPR 2023), which most tables of the field come from; ``"standard"`` is what the metrics'
+own papers and general image libraries compute (bits, peak 255).
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ import math
 import torch
 from torch import Tensor
 
-from ddfm._checks import check_batch, problem
+from ddfm._checks import check_batch, check_choice, problem
 
 __all__ = [
+    "CONVENTIONS",
     "average_gradient",
+    "check_convention",
     "check_levels",
     "check_sources",
     "correlation",
@@ -28,6 +32,7 @@ __all__ = [
     "gradients",
     "mse",
     "mutual_information",
+    "mutual_information_single",
     "pearson",
     "psnr",
     "scd",
@@ -35,11 +40,17 @@ __all__ = [
     "standard_deviation",
 ]
 
+CONVENTIONS = ("paper", "standard")
 LEVELS = 256
 NO_VARIANCE = 1e-20  # mean square below this is the rounding of a constant image, not contrast
 
 
 # ---- inputs -------------------------------------------------------------------------------------
+
+
+def check_convention(convention: str) -> str:
+    """Return ``convention`` if it is "paper" or "standard", else raise."""
+    return check_choice("convention", convention, CONVENTIONS)
 
 
 def check_levels(argument: str, image: Tensor) -> Tensor:
@@ -116,15 +127,21 @@ def _derivative(image: Tensor, axis: int) -> Tensor:
 # ---- fused against the sources ------------------------------------------------------------------
 
 
-def mutual_information(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
-    """MI: I(F; A) + I(F; B) of the rounded 8-bit grey levels, nats (not bits)."""
-    f, a, b = (_labels(image) for image in check_sources(fused, infrared, visible))
-    h_f = _entropy_nats(f, LEVELS)
-    total = torch.zeros_like(h_f)
-    for source in (a, b):
-        joint = _entropy_nats(f * LEVELS + source, LEVELS**2)
-        total = total + h_f + _entropy_nats(source, LEVELS) - joint
-    return total
+def mutual_information(fused: Tensor, infrared: Tensor, visible: Tensor, *, convention: str = "paper") -> Tensor:
+    """MI: I(F; A) + I(F; B) of the rounded 8-bit grey levels (Qu et al. 2002); "paper" nats, "standard" bits."""
+    f, a, b = check_sources(fused, infrared, visible)
+    return sum(
+        (mutual_information_single(f, source, convention=convention) for source in (a, b)),
+        start=f.new_zeros(f.shape[0]),
+    )
+
+
+def mutual_information_single(fused: Tensor, source: Tensor, *, convention: str = "paper") -> Tensor:
+    """I(F; S) with one source, 0 to the smaller of the two entropies; "paper" nats, "standard" bits."""
+    check_convention(convention)
+    f, s = _labels(check_levels("fused", fused)), _labels(check_levels("source", source))
+    nats = _entropy_nats(f, LEVELS) + _entropy_nats(s, LEVELS) - _entropy_nats(f * LEVELS + s, LEVELS**2)
+    return nats if convention == "paper" else nats / math.log(2)
 
 
 def correlation(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
@@ -145,13 +162,14 @@ def mse(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
     return ((f - a).square() + (f - b).square()).flatten(1).mean(1) / 2
 
 
-def psnr(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
-    """PSNR: 10 log10(max(F)^2 / MSE), decibels; the peak is the image's own, not 255.
+def psnr(fused: Tensor, infrared: Tensor, visible: Tensor, *, convention: str = "paper") -> Tensor:
+    """PSNR: 10 log10(peak^2 / MSE), decibels; the peak is max(F) in "paper", 255 in "standard".
 
     Infinite where F equals both sources, whatever its peak.
     """
     error = mse(fused, infrared, visible)
-    peak = check_levels("fused", fused).flatten(1).amax(1)
+    own = check_levels("fused", fused).flatten(1).amax(1)
+    peak = own if check_convention(convention) == "paper" else torch.full_like(own, LEVELS - 1)
     return torch.where(error == 0, torch.inf, 10 * (peak.square() / error).log10())
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ddfm._checks import problem
-from ddfm.metrics.statistics import check_levels, check_sources
+from ddfm.metrics.statistics import check_convention, check_levels, check_sources
+from ddfm.metrics.windows import gaussian_mean
 
 __all__ = ["MINIMUM_SIZE", "vif", "vif_single"]
 
@@ -23,14 +24,15 @@ EPS = 1e-10
 MINIMUM_SIZE = 41  # pixels a side: the smallest whose fourth scale still holds one 3x3 window
 
 
-def vif(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
-    """VIF of F seen from A plus VIF seen from B; 2 for three equal images.
+def vif(fused: Tensor, infrared: Tensor, visible: Tensor, *, convention: str = "paper") -> Tensor:
+    """VIF of F seen from A plus VIF seen from B, 2 for three equal images, in "paper"; their mean in "standard".
 
     Below 64 pixels a side the coarsest scale rests on a handful of windows; below 41 it has none and
     the images are refused.
     """
     f, a, b = check_sources(fused, infrared, visible)
-    return vif_single(f, a) + vif_single(f, b)
+    total = vif_single(f, a) + vif_single(f, b)
+    return total if check_convention(convention) == "paper" else total / 2
 
 
 def vif_single(fused: Tensor, source: Tensor) -> Tensor:
@@ -50,6 +52,11 @@ def vif_single(fused: Tensor, source: Tensor) -> Tensor:
         of_fused, of_source = _information(r, d, size)
         kept, total = kept + of_fused, total + of_source
     return torch.where(total > 0, kept / total, 1.0)
+
+
+def _blur(image: Tensor, size: int) -> Tensor:
+    """Gaussian mean of the windows inside the image."""
+    return gaussian_mean(image, size, size / 5)
 
 
 def _information(r: Tensor, d: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -75,27 +82,3 @@ def _moments(r: Tensor, d: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     s_r = (_blur(r * r, size) - m_r * m_r).clamp(min=0)
     s_d = (_blur(d * d, size) - m_d * m_d).clamp(min=0)
     return s_r, s_d, _blur(r * d, size) - m_r * m_d
-
-
-def _blur(image: Tensor, size: int) -> Tensor:
-    """Gaussian mean of the windows inside the image: (B, 1, H, W) -> (B, 1, H - size + 1, W - size + 1).
-
-    Two passes of shifted sums, taps of equal weight added first: torch's float64 convolution on the
-    CPU is several times slower.
-    """
-    weights = _gaussian(size)
-    for axis in (-2, -1):
-        length, half = image.shape[axis] - size + 1, size // 2
-        out = image.narrow(axis, half, length) * weights[half]
-        for i in range(half):
-            pair = image.narrow(axis, i, length) + image.narrow(axis, size - 1 - i, length)
-            out = out.add_(pair, alpha=weights[i])
-        image = out
-    return image
-
-
-def _gaussian(size: int) -> list[float]:
-    """Weights of a Gaussian window, sum 1."""
-    x = torch.arange(size, dtype=torch.float64) - size // 2
-    weights = torch.exp(-x.square() / (2 * (size / 5) ** 2))
-    return (weights / weights.sum()).tolist()
