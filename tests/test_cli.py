@@ -347,3 +347,120 @@ def test_train_and_use_by_name(ddfm, pairs):
     (pairs / "run" / "checkpoint.pt").write_bytes(b"PK broken")
     code, text = ddfm(*words, "--steps", 4)
     assert code == 2 and "checkpoint.pt" in text
+
+
+# ---- found by a reader who tried to break it -----------------------------------------------------
+
+
+def test_sixteen_bit_colour_into_png_is_exact_to_the_level(ddfm, pairs):
+    from ddfm.io import read_image
+
+    assert ddfm("fuse", "ir/a.png", "vis/a.png", "-o", "f.png", "--bit-depth", 16)[0] == 0
+    assert ddfm("fuse", "ir/a.png", "vis/a.png", "-o", "f.tif", "--bit-depth", 16)[0] == 0
+    png, tiff = read_image(pairs / "f.png"), read_image(pairs / "f.tif")
+    assert (png.bit_depth, png.is_color) == (16, True)
+    assert np.array_equal(png.data, tiff.data)
+
+
+def test_a_report_never_goes_into_a_picture(ddfm, pairs):
+    code, text = ddfm("fuse", "ir/a.png", "vis/a.png", "-o", "f.png", "--report", "f.png")
+    assert (code, "another name than a picture's" in text) == (2, True)
+    assert not (pairs / "f.png").exists()
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(ddfm, pairs):
+    (pairs / "dangling.jsonl").symlink_to(pairs / "missing" / "r.jsonl")
+    code, text = ddfm("fuse", "ir/a.png", "vis/a.png", "-o", "f.png", "--report", "dangling.jsonl")
+    assert (code, "dangling.jsonl" in text, (pairs / "f.png").exists()) == (2, True, False)
+
+
+def test_a_report_may_lie_in_the_output_folder_of_the_run(ddfm, pairs):
+    assert ddfm("fuse", "ir", "vis", "-o", "out", "--report", "out/r.jsonl")[0] == 0
+    assert len((pairs / "out/r.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_source_folder_is_no_output_folder(ddfm, pairs):
+    code, text = ddfm("fuse", "ir", "vis", "-o", "vis", "--suffix", ".tif")
+    assert (code, "a source folder" in text, len(list((pairs / "vis").iterdir()))) == (2, True, 3)
+
+
+def test_an_output_that_exists_is_refused_before_the_prior_is_loaded(ddfm, pairs, monkeypatch):
+    (pairs / "f.png").write_bytes(b"mine")
+    monkeypatch.setattr("ddfm.fusion.Fuser.__init__", lambda *_: pytest.fail("loaded"))
+    code, text = ddfm("fuse", "ir/a.png", "vis/a.png", "-o", "f.png")
+    assert (code, "--overwrite" in text, (pairs / "f.png").read_bytes()) == (2, True, b"mine")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder that even root cannot write to")
+def test_a_folder_that_cannot_be_written_is_refused_before_the_prior_is_loaded(ddfm, monkeypatch):
+    monkeypatch.setattr("ddfm.fusion.Fuser.__init__", lambda *_: pytest.fail("loaded"))
+    code, text = ddfm("fuse", "ir/a.png", "vis/a.png", "-o", "/proc/self/f.png")
+    assert (code, "a folder that can be written to" in text) == (2, True)
+
+
+def test_ctrl_c_while_the_prior_is_loaded(ddfm, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ddfm.fusion.Fuser.__init__", stop)
+    code, text = ddfm("fuse", "ir", "vis", "-o", "out")
+    assert (code, "stopped after 0 of 3" in text) == (130, True)
+
+
+def test_one_pair_without_memory_does_not_stop_the_others(ddfm, monkeypatch):
+    fuse = Fuser.fuse
+
+    def short(self, *sources, **options):
+        if sources[0].stem == "b":
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return fuse(self, *sources, **options)
+
+    monkeypatch.setattr(Fuser, "fuse", short)
+    code, text = ddfm("fuse", "ir", "vis", "-o", "out")
+    assert (code, "2 fused" in text, "b.png: got out of memory" in text) == (1, True, True)
+
+
+def test_what_another_run_finished_meanwhile_is_kept(ddfm, pairs, tiny_prior):
+    """Both runs planned all three; the second finds each output made and journalled by the first."""
+    from ddfm.fusion import FuseConfig
+
+    jobs = engine.plan([Path("ir"), Path("vis")], Path("out"))
+    fuser = Fuser(FuseConfig(prior=str(tiny_prior)))
+    second = engine.run(jobs, fuser, journal=Path("out") / engine.JOURNAL)
+    assert next(second).status == "fused"
+    assert [o.status for o in engine.run(jobs, fuser, journal=Path("out") / engine.JOURNAL)] == [
+        "kept",
+        "fused",
+        "fused",
+    ]
+    assert [o.status for o in second] == ["kept", "kept"]
+
+
+def test_a_warning_is_said_once(ddfm):
+    code, text = ddfm("fuse", "ir/a.png", "ir/a.png", "-o", "f.png")
+    assert (code, text.count("are the same picture")) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("unet/diffusion_pytorch_model.safetensors", b"cut"),
+        ("scheduler/scheduler_config.json", b"{"),
+        ("model_index.json", b'{"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "NopeScheduler"]}'),
+        ("unet/config.json", b"{"),
+    ],
+)
+def test_a_damaged_prior_is_one_line(ddfm, pairs, tiny_prior, file, content):
+    import shutil
+
+    shutil.copytree(tiny_prior, pairs / "damaged")
+    (pairs / "damaged" / file).write_bytes(content)
+    code, text = ddfm("fuse", "ir/a.png", "vis/a.png", "-o", "f.png", prior="damaged")
+    assert (code, text.startswith("error: prior: got damaged")) == (2, True)
+    if "scheduler" in file or "safetensors" in file:
+        assert ddfm("prior", "info", "damaged")[0] == 2
+
+
+def test_an_empty_licence_is_refused_before_the_training(ddfm):
+    code, text = ddfm("prior", "train", "vis", "-o", "run", "--licence", " ")
+    assert (code, "--licence" in text) == (2, True)

@@ -202,3 +202,42 @@ def test_too_large_for_the_memory_is_refused_before_the_work(fuser, monkeypatch)
     monkeypatch.setattr("ddfm.fusion.BYTES_PER_PIXEL", 1e12)
     with pytest.raises(DDFMError, match="free memory"):
         fuser.fuse(grey(0), grey(1))
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"steps": "2"}, "steps"),
+        ({"steps": 2.5}, "steps"),
+        ({"steps": True}, "steps"),
+        ({"seed": "x"}, "seed"),
+        ({"preset": ["fast"]}, "preset"),
+        ({"prior": None}, "prior"),
+        ({"bit_depth": None}, "bit_depth"),
+    ],
+)
+def test_options_of_a_wrong_kind(options, word):
+    with pytest.raises(DDFMError, match=word):
+        ddfm.fuse(grey(0), grey(1), **options)
+
+
+def test_torch_tensors_of_every_kind(fuser):
+    image = torch.rand(20, 24).bfloat16()
+    expected = fuser.fuse(image.float(), image.float().flip(0))
+    got = fuser.fuse(image, image.flip(0))
+    assert np.array_equal(got.data, expected.data)
+    for wrong, word in (
+        (image[None, None], "one by one"),
+        (torch.rand(20, 24, 3), "permute"),
+        (torch.eye(20).to_sparse(), "dense"),
+        (torch.empty(20, 24, device="meta"), "dense"),
+    ):
+        with pytest.raises(DDFMError, match=word):
+            fuser.fuse(wrong, image)
+    with pytest.raises(DDFMError, match="masked"):
+        fuser.fuse(np.ma.masked_less(np.random.default_rng(0).random((20, 24)), 0.5), image)
+
+
+def test_torch_objects_name_device_and_dtype():
+    config = ddfm.FuseConfig(device=torch.device("cpu"), dtype=torch.float32)
+    assert (config.device, config.dtype) == ("cpu", "float32")

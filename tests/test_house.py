@@ -16,7 +16,7 @@ FLOORS = [
     {"_checks", "_provenance", "_runtime"},
     {"operators", "likelihood", "saliency", "diffusion", "color", "metrics", "samples", "_render"},
     {"priors", "sampling", "pipeline"},
-    {"io"},
+    {"io", "datasets"},
     {"presets", "fusion", "training", "engine", "bench", "demo", "diagnosis"},
     {"cli", "__init__"},
 ]

@@ -199,3 +199,21 @@ def test_bad_channels(text):
 def test_rate_rises_holds_and_falls():
     config = TrainConfig(steps=100, warmup=10, cooldown=0.2, learning_rate=1.0)
     assert [round(config.rate(s), 3) for s in (0, 9, 50, 90, 99)] == [0.1, 1.0, 1.0, 0.5, 0.05]
+
+
+def test_an_export_replaces_an_earlier_one_and_nothing_else(crops, tmp_path):
+    trainer = trained(crops, tmp_path / "run", 1)
+    first = export(trainer, "CC0")
+    assert export(trainer, "CC0 again") == first
+    assert json.loads((first / "card.json").read_text())["licence"] == "CC0 again"
+    assert {p.name for p in first.parent.iterdir()} <= {"checkpoint.pt", "log.jsonl", "prior"}  # no .part, no .old
+    other = tmp_path / "other"
+    (other / "prior").mkdir(parents=True)
+    (other / "prior/mine.txt").write_text("precious")
+    with pytest.raises(DDFMError, match="not an earlier export"):
+        Trainer(TrainConfig(steps=1, **SETTINGS), crops, other)
+    with pytest.raises(DDFMError, match="not an earlier export"):
+        export(trainer, "CC0", other / "prior")
+    assert (other / "prior/mine.txt").read_text() == "precious"
+    with pytest.raises(DDFMError, match="--licence"):
+        export(trainer, "")

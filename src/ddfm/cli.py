@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ddfm._checks import DDFMError, DDFMWarning
+from ddfm._checks import DDFMError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,11 +81,14 @@ def fuse(
     from ddfm.fusion import FuseConfig
 
     jobs = engine.plan(sources, output, skip_unmatched=skip_unmatched, suffix=suffix)
-    if report:
-        engine.check_report(report)
+    folder = output if sources[0].is_dir() else None
     config = FuseConfig(preset, prior, steps, seed, device, dtype, tone, bit_depth)
     config.check_format(jobs[0].output.suffix)
-    folder = output if sources[0].is_dir() else None
+    engine.check_writable(jobs)
+    if not folder:
+        engine.check_free(jobs[0].output, overwrite)
+    if report:
+        engine.check_report(report, folder)
     raise typer.Exit(_run(jobs, config, folder, overwrite, report))
 
 
@@ -97,7 +100,6 @@ def _run(jobs: list[Job], config: FuseConfig, folder: Path | None, overwrite: bo
     preset = config.resolve()
     with _progress() as progress:
         task = progress.add_task("loading the prior", total=len(jobs) * preset.steps)
-        fuser = Fuser(config)
 
         def on_step(job: Job, done: int, of: int) -> None:
             progress.update(task, description=job.output.name, advance=1)
@@ -106,6 +108,7 @@ def _run(jobs: list[Job], config: FuseConfig, folder: Path | None, overwrite: bo
         journal = folder / engine.JOURNAL if folder else None
         options = {"overwrite": overwrite, "journal": journal, "report": report, "on_step": on_step}
         try:
+            fuser = Fuser(config)
             for outcome in engine.run(jobs, fuser, **options):  # type: ignore[arg-type]
                 outcomes.append(outcome)
                 progress.update(task, completed=len(outcomes) * preset.steps)
@@ -123,9 +126,9 @@ def _summary(outcomes: list[Outcome], *, single: bool) -> int:
     failed = [o for o in outcomes if o.status == "failed"]
     for outcome in outcomes:
         for note in outcome.record.get("warnings", []) if outcome.status == "fused" else []:
-            _say(f"note: {note}", "yellow")
+            _say(f"warning: {note}", "yellow")
     for outcome in failed:
-        _say(f"error: {outcome.job.output.name}: {outcome.record['error']}", "red")
+        _say(f"error: {'' if single else outcome.job.output.name + ': '}{outcome.record['error']}", "red")
     if single:
         if not failed:
             record = outcomes[0].record
@@ -216,6 +219,10 @@ def prior_train(
     channels: Annotated[str, typer.Option(help="Channels of the levels.")] = "64,64,96,128",
     learning_rate: Annotated[float, typer.Option(min=0)] = 5e-4,
     cooldown: Annotated[float, typer.Option(min=0, max=1, help="Last part of the run, with a falling rate.")] = 0.25,
+    crops: Annotated[str, typer.Option(help="Sides of the crops, pixels, drawn in turn at random.")] = "64,96,128",
+    weighting: Annotated[str, typer.Option(help="relative or min-snr: how noise levels count.")] = "relative",
+    timestep_power: Annotated[float, typer.Option(help="p of t = 1000 u^p; larger: less noise.")] = 1.5,
+    tone_below: Annotated[int, typer.Option(help="Contrast is varied below this timestep only.")] = 500,
     start_from: Annotated[
         str | None, typer.Option(help="Begin with the weights of this prior: 'bundled' or a folder.")
     ] = None,
@@ -231,18 +238,23 @@ def prior_train(
     from ddfm import training
     from ddfm.fusion import check_device
 
+    training.check_licence(licence)
     config = training.TrainConfig(
         channels=training.parse_channels(channels),
         steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
         cooldown=cooldown,
+        crops=training.parse_channels(crops, "crops"),
+        weighting=weighting,
+        timestep_power=timestep_power,
+        tone_below=tone_below,
         start_from=start_from,
         dtype=dtype,
         seed=seed,
     )
-    crops = training.PhotographCrops(data)
-    trainer = training.Trainer(config, crops, output, str(check_device(device)))
+    photographs = training.PhotographCrops(data)
+    trainer = training.Trainer(config, photographs, output, str(check_device(device)))
     _train(trainer, licence)
 
 
@@ -280,9 +292,7 @@ def _root(
 
 def main() -> None:
     """Entry point: a user's mistake is one message and exit code 2, never a traceback."""
-    warnings.simplefilter("ignore")
-    warnings.simplefilter("always", DDFMWarning)
-    warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}", "yellow")
+    warnings.simplefilter("ignore")  # what a user should know is in each record's warnings, and said from there
     from ddfm._runtime import quiet_and_fast
 
     quiet_and_fast()

@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ddfm._checks import DDFMError, problem
 from ddfm._provenance import now
+from ddfm.datasets import match_folders
 from ddfm.fusion import Fused, Fuser
-from ddfm.io import SUFFIXES, file_sha256, list_images, write_bytes
+from ddfm.io import SUFFIXES, file_sha256, write_bytes
 
-__all__ = ["JOURNAL", "Job", "Outcome", "append_record", "check_report", "match_folders", "plan", "run"]
+__all__ = ["JOURNAL", "Job", "Outcome", "append_record", "check_free", "check_report", "check_writable", "plan", "run"]
 
 #: Name of the journal of finished pairs in an output folder.
 JOURNAL = ".ddfm-journal.jsonl"
@@ -37,43 +39,6 @@ class Outcome:
     record: dict[str, Any]
 
 
-def match_folders(folders: Sequence[Path], *, skip_unmatched: bool = False) -> dict[str, tuple[Path, ...]]:
-    """Files of several folders by stem; DDFMError listing the stems that are not in all, or twice in one."""
-    tables = [_by_stem(folder) for folder in folders]
-    common = sorted(set.intersection(*(set(table) for table in tables)))
-    missing = [
-        f"{files[stem]} has no partner in {other}"
-        for files, other in zip(tables, [*folders[1:], folders[0]], strict=True)
-        for stem in sorted(set(files) - set(common))
-    ]
-    if missing and not (skip_unmatched and common):
-        shown = "\n  ".join(missing[:20] + [f"and {len(missing) - 20} more"] * (len(missing) > 20))
-        remedy = "Rename them, or leave them out with --skip-unmatched." if common else ""
-        raise problem(
-            "sources",
-            f"{len(missing)} unmatched names\n  {shown}\n",
-            "the same stems in every folder",
-            remedy,
-        )
-    if not common:
-        raise problem("sources", f"no images in {folders[0]}", f"files ending in {', '.join(SUFFIXES)}")
-    return {stem: tuple(table[stem] for table in tables) for stem in common}
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    table: dict[str, Path] = {}
-    for path in list_images(folder):
-        if path.stem in table:
-            raise problem(
-                str(folder),
-                f"{table[path.stem].name} and {path.name}",
-                "one file for each stem",
-                "Rename one.",
-            )
-        table[path.stem] = path
-    return table
-
-
 def plan(sources: Sequence[Path], output: Path, *, skip_unmatched: bool = False, suffix: str = ".png") -> list[Job]:
     """The jobs for two or more files, or for two or more folders; all are checked before any work begins.
 
@@ -88,7 +53,7 @@ def plan(sources: Sequence[Path], output: Path, *, skip_unmatched: bool = False,
     if len(kinds) > 1:
         raise problem("sources", "a folder and a file", "all files or all folders")
     if kinds == {True}:
-        _check_output_folder(output)
+        _check_output_folder(output, sources)
         pairs = match_folders(sources, skip_unmatched=skip_unmatched)
         jobs = [Job(files, output / (stem + suffix)) for stem, files in pairs.items()]
     else:
@@ -108,7 +73,11 @@ def _output_file(sources: Sequence[Path], output: Path, suffix: str) -> Path:
     return output
 
 
-def _check_output_folder(output: Path) -> None:
+def _check_output_folder(output: Path, sources: Sequence[Path]) -> None:
+    if output.exists() and any(output.samefile(source) for source in sources):
+        raise problem(
+            "--output", f"{output}, a source folder", "another folder", "Results there would be sources next time."
+        )
     nearest = next(p for p in [output, *output.absolute().parents] if p.exists())
     if not nearest.is_dir():
         raise problem("--output", f"{output}, where {nearest} is a file", "a folder, as the sources are folders")
@@ -135,10 +104,10 @@ def run(
     A job whose output exists is kept if the journal says that these sources with these settings made it, and it is
     still the same file; otherwise it fails, unless ``overwrite``. A job that fails does not stop the others.
     """
-    done = read_journal(journal) if journal else {}
     for job in jobs:
         key = job_key(job, fuser)
-        earlier = done.get(job.output.name)
+        # read anew where an output exists: another run may be at work in the same folder
+        earlier = read_journal(journal).get(job.output.name) if journal and job.output.exists() else None
         if not overwrite and earlier and _still_valid(job, key, earlier):
             yield Outcome(job, "kept", earlier)
             continue
@@ -154,16 +123,25 @@ def run(
 def _attempt(job: Job, fuser: Fuser, overwrite: bool, on_step: Callable[[Job, int, int], Any] | None) -> Outcome:
     base: dict[str, Any] = {"tool": "ddfm", "time": now(), "output": str(job.output)}
     try:
-        _check_free(job.output, overwrite)
+        check_free(job.output, overwrite)
         fused = fuser.fuse(*job.sources, on_step=lambda i, n: on_step(job, i, n) if on_step else None)
         _write(job, fused, overwrite)
-    except DDFMError as error:
+    except (DDFMError, MemoryError, RuntimeError) as error:
         inputs = [{"path": str(p)} for p in job.sources]
-        return Outcome(job, "failed", base | {"inputs": inputs, "error": str(error)})
+        return Outcome(job, "failed", base | {"inputs": inputs, "error": _reason(error, job)})
     return Outcome(job, "fused", base | fused.report | {"output_sha256": file_sha256(job.output)})
 
 
-def _check_free(output: Path, overwrite: bool) -> None:
+def _reason(error: Exception, job: Job) -> str:
+    """What to tell; torch says "not enough memory" with a RuntimeError."""
+    if isinstance(error, DDFMError):
+        return str(error)
+    if isinstance(error, MemoryError) or "memory" in str(error):
+        return str(problem(str(job.sources[0]), "out of memory", "a picture that fits", "Reduce or crop it."))
+    raise error
+
+
+def check_free(output: Path, overwrite: bool) -> None:
     """Before the work, not after it."""
     if not overwrite and os.path.lexists(output):
         raise problem("--output", f"{output}, which exists", "a new name", "Allow it with --overwrite.")
@@ -183,7 +161,10 @@ def job_key(job: Job, fuser: Fuser) -> str:
 
     digest = hashlib.sha256(json.dumps(fuser.settings, sort_keys=True).encode() + job.output.suffix.encode())
     for source in job.sources:
-        digest.update(source.read_bytes() if source.is_file() else b"missing")
+        try:
+            digest.update(source.read_bytes())
+        except OSError:  # the attempt itself will say what is wrong
+            digest.update(b"unreadable")
     return digest.hexdigest()
 
 
@@ -222,13 +203,35 @@ def append_record(path: Path, record: dict[str, Any]) -> None:
         raise problem("report", path, "a file that can be written", str(error)) from error
 
 
-def check_report(path: Path) -> None:
-    """Refuse, before any work, to append to a file that is not a report or cannot be written. Raises DDFMError."""
+def check_report(path: Path, folder: Path | None = None) -> None:
+    """Refuse, before any work, to append to a file that is not a report or cannot be written. Raises DDFMError.
+
+    ``folder``: the output folder of the run, which is made if the report is to lie in it.
+    """
+    if path.suffix.lower() in SUFFIXES:
+        raise problem("--report", path, "another name than a picture's", "End it in .jsonl.")
+    if folder and path.parent.absolute() == folder.absolute():
+        folder.mkdir(parents=True, exist_ok=True)
     if path.is_dir() or not path.parent.is_dir():
-        raise problem("--report", path, "a file in an existing folder")
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        head = file.read(4096).lstrip()
+        raise problem("--report", path, "a file in an existing folder", f"Create it: mkdir -p {path.parent}")
+    new = not path.exists()
+    try:
+        with path.open("ab+") as file:
+            file.seek(0)
+            head = file.read(4096).lstrip()
+    except OSError as error:
+        raise problem("--report", path, "a file that can be written", str(error.strerror)) from error
+    if new:
+        path.unlink()
     if head and not head.startswith(b'{"tool": "ddfm"'):
         raise problem("--report", f"{path}, which is not a ddfm report", "a new name or a report to append to")
+
+
+def check_writable(jobs: Sequence[Job]) -> None:
+    """Refuse, before the prior is loaded, a place where nothing can be written. Raises DDFMError."""
+    nearest = next(p for p in [jobs[0].output.parent, *jobs[0].output.absolute().parents] if p.is_dir())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise problem("--output", f"{nearest} ({error.strerror})", "a folder that can be written to") from error

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
+import numbers
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,22 @@ class FuseConfig:
     dtype: str | None = None
     tone: str = "none"
     bit_depth: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("device", "dtype"):  # torch's own objects will do: torch.device("cpu"), torch.float32
+            value = getattr(self, name)
+            if isinstance(value, torch.device | torch.dtype):
+                object.__setattr__(self, name, str(value).removeprefix("torch."))
+        for name in ("seed", "bit_depth", "steps"):
+            value = getattr(self, name)
+            whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+            if not whole and not (name == "steps" and value is None):
+                raise problem(name, repr(value), "a whole number")
+        for name in ("preset", "tone", "device"):
+            if not isinstance(getattr(self, name), str):
+                raise problem(name, repr(getattr(self, name)), "a name")
+        if not isinstance(self.prior, str | Path):
+            raise problem("prior", repr(self.prior), '"bundled" or a folder')
 
     def resolve(self) -> Preset:
         """The preset with the overrides put in, all checked. Raises DDFMError."""
@@ -108,9 +126,9 @@ class Fuser:
         self.config = config or FuseConfig()
         self.preset = self.config.resolve()
         self.prior = prior_info(self.config.prior)
-        self.pipeline = DDFMPipeline.from_pretrained(self.config.prior, torch_dtype=DTYPES[self.preset.dtype]).to(
-            check_device(self.config.device)
-        )
+        pipeline = DDFMPipeline.from_pretrained(self.config.prior, torch_dtype=DTYPES[self.preset.dtype])
+        with _quiet_diffusers():  # float16 on a CPU is slow, and works
+            self.pipeline = pipeline.to(check_device(self.config.device))
         self.pipeline.set_progress_bar_config(disable=True)
 
     @property
@@ -168,6 +186,18 @@ class Fuser:
         ).images
 
 
+@contextlib.contextmanager
+def _quiet_diffusers() -> Iterator[None]:
+    from diffusers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
 def fuse(*sources: Source, **options: Any) -> Fused:
     """Fuse two or more pictures of the same scene, the thermal (or functional) one first.
 
@@ -175,12 +205,10 @@ def fuse(*sources: Source, **options: Any) -> Fused:
     torch tensor ((H, W) or (C, H, W)). Options are the fields of ``FuseConfig``. The prior stays loaded between calls.
     Raises DDFMError for anything that cannot be fused.
     """
-    try:
-        config = FuseConfig(**options)
-    except TypeError:
-        fields = [f.name for f in dataclasses.fields(FuseConfig)]
-        raise problem("options", sorted(set(options) - set(fields)), f"some of {fields}") from None
-    return _fuser(config).fuse(*sources)
+    fields = [f.name for f in dataclasses.fields(FuseConfig)]
+    if unknown := sorted(set(options) - set(fields)):
+        raise problem("options", unknown, f"some of {fields}")
+    return _fuser(FuseConfig(**options)).fuse(*sources)
 
 
 @functools.lru_cache(maxsize=2)
@@ -195,13 +223,30 @@ def open_source(source: Source, name: str) -> Image:
     if isinstance(source, str | Path):
         return read_image(source)
     if isinstance(source, Tensor):
-        array = source.detach().cpu().numpy()
-        return from_array(array.transpose(1, 2, 0) if array.ndim == 3 else array, name)
+        return from_array(_as_array(source, name), name)
+    if isinstance(source, np.ma.MaskedArray):
+        raise problem(name, "a masked array", "a plain one", "Fill the mask first: x.filled(0).")
     if isinstance(source, np.ndarray):
         return from_array(source, name)
     if hasattr(source, "getbands"):
         return from_pil(source, name)
     raise problem(name, type(source).__name__, "a path, a PIL image, a numpy array or a torch tensor")
+
+
+def _as_array(tensor: Tensor, name: str) -> np.ndarray:
+    """A tensor (H, W) or (C, H, W) as an array (H, W) or (H, W, C). Raises DDFMError."""
+    shape = tuple(tensor.shape)
+    if tensor.layout != torch.strided or tensor.is_meta:
+        raise problem(name, "a sparse or meta tensor", "a dense one with values", "Use x.to_dense().")
+    if tensor.ndim == 4:
+        raise problem(
+            name, f"a batch of shape {shape}", "one image, (H, W) or (C, H, W)", "Give the images one by one."
+        )
+    if tensor.ndim == 3 and shape[0] not in (1, 2, 3, 4):
+        raise problem(name, f"shape {shape}", "channels first, (C, H, W)", "Use x.permute(2, 0, 1).")
+    tensor = tensor.detach().cpu()
+    array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return array.transpose(1, 2, 0) if array.ndim == 3 else array
 
 
 def name_of(image: Image, number: int) -> str:
@@ -221,7 +266,7 @@ def check_images(images: Sequence[Image]) -> list[str]:
             "sources",
             got,
             "one size (width x height)",
-            "Resize or register them to each other first; an --align option is planned.",
+            "Resize or register them to each other first, in any image editor; the option --align is to come.",
         )
     if min(sizes[0]) < MIN_SIZE:
         height, width = sizes[0]

@@ -10,6 +10,7 @@ import contextlib
 import copy
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -139,7 +140,9 @@ class PhotographCrops:
             if min(luma.shape) >= smallest:
                 self.images.append(luma)
         if not self.images:
-            raise problem("DATA", [str(f) for f in folders], f"images of {smallest} pixels or more")
+            raise problem(
+                "DATA", [str(f) for f in folders], f"images of {smallest} pixels or more", "Name their folders."
+            )
 
     def batch(self, size: int, rng: np.random.Generator, tone: Sequence[bool]) -> Tensor:
         """Augmented crops, shape (len(tone), 1, size, size); ``tone``: whether the tone of each may be varied."""
@@ -234,7 +237,11 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(self.unet.parameters(), lr=config.learning_rate)
         self.levels = alpha_bar(linear_betas()).float().to(device)
         self.step = 0
-        folder.mkdir(parents=True, exist_ok=True)
+        check_export_target(folder / "prior")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise problem("--output", folder, "a folder that can be made", str(error.strerror)) from error
 
     @property
     def checkpoint(self) -> Path:
@@ -349,12 +356,25 @@ class Trainer:
         return float(loss.detach())
 
 
-def parse_channels(text: str) -> tuple[int, ...]:
+def parse_channels(text: str, argument: str = "channels") -> tuple[int, ...]:
     """ "64,64,96" -> (64, 64, 96); DDFMError unless all are multiples of 16 (the group norms' groups)."""
     parts = text.split(",")
     if not all(part.strip().isdigit() and int(part) > 0 and int(part) % 16 == 0 for part in parts):
-        raise problem("channels", repr(text), "multiples of 16, separated by commas, such as 64,64,96,128")
+        raise problem(argument, repr(text), "multiples of 16, separated by commas, such as 64,64,96,128")
     return tuple(int(part) for part in parts)
+
+
+def check_export_target(target: Path) -> None:
+    """Refuse, before hours of training, to put an export where something else lies. Raises DDFMError."""
+    if os.path.lexists(target) and not (target / "card.json").is_file() and (target.is_file() or any(target.iterdir())):
+        raise problem("--output", f"{target}, which is not an earlier export", "a free name", "Move it away.")
+
+
+def check_licence(licence: str) -> str:
+    """The statement of what the photographs allow: not empty. Raises DDFMError."""
+    if not licence.strip():
+        raise problem("--licence", repr(licence), 'a statement such as "CC0" or "not stated"')
+    return licence
 
 
 def _card(name: str) -> dict[str, Any] | None:
@@ -392,11 +412,16 @@ def export(trainer: Trainer, licence: str, folder: Path | None = None) -> Path:
         "settings": dataclasses.asdict(trainer.config) | {"start_from": earlier and Path(str(earlier)).name},
         "started_from": earlier and _card(str(earlier)),
         "sha256": weights_sha256(part),
-        "licence": licence.splitlines()[0],
+        "licence": check_licence(licence).strip().splitlines()[0],
     }
     (part / "card.json").write_text(json.dumps(card, indent=1) + "\n", "utf-8")
     for file in part.rglob("*"):  # safetensors are written for the owner alone, which a wheel would keep
         file.chmod(0o755 if file.is_dir() else 0o644)
-    shutil.rmtree(target, ignore_errors=True)
+    check_export_target(target)
+    old = target.with_name(target.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.replace(old)  # two renames: an export is on disk at every moment
     part.replace(target)
+    shutil.rmtree(old, ignore_errors=True)
     return target

@@ -109,8 +109,9 @@ def encode(array: np.ndarray, kind: str) -> bytes:
             return _encode_tiff(array)
         if array.dtype.itemsize == 2:
             import imagecodecs
+            import numpy as np
 
-            return bytes(imagecodecs.png_encode(array))
+            return bytes(imagecodecs.png_encode(np.ascontiguousarray(array)))
         return _encode_pillow(array, kind)
     except (ValueError, OSError) as error:  # WebP ends at 16383 pixels a side, JPEG at 65500
         size = f"{array.shape[0]} x {array.shape[1]} pixels ({error})"
@@ -211,7 +212,11 @@ def _decode_gif(raw: bytes, name: str) -> Pixels:
 
     with _strict_pillow(), PILImage.open(io.BytesIO(raw), formats=["GIF"]) as image:
         frames = getattr(image, "n_frames", 1)
-    raise _several(name, frames, "frames") if frames > 1 else problem(name, "GIF", "PNG", "Convert it.")
+    raise (
+        _several(name, frames, "frames")
+        if frames > 1
+        else problem(name, "a GIF", "PNG, JPEG, TIFF, BMP or WebP", "Convert it to PNG.")
+    )
 
 
 def decode_pil(image: PILImage.Image, name: str) -> Pixels:

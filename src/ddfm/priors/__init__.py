@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ddfm._checks import check_choice, problem
+from ddfm._checks import DDFMError, check_choice, problem
 
 __all__ = ["BUNDLED", "Prior", "load_prior", "prior_folder", "prior_info", "weights_sha256"]
 
@@ -27,6 +27,8 @@ class Prior(NamedTuple):
 
 def prior_folder(name: str | Path) -> Path:
     """The folder behind a name; DDFMError when there is none or it holds no prior."""
+    if not isinstance(name, str | Path):
+        raise problem("prior", repr(name), '"bundled" or a folder')
     folder = BUNDLED if str(name) == "bundled" else Path(name)
     if not folder.is_dir():
         raise problem("prior", repr(str(name)), '"bundled" or an existing folder', "See: ddfm prior list")
@@ -47,8 +49,8 @@ def load_prior(name: str | Path = "bundled", dtype: Any = None) -> Prior:
     import torch
 
     index = read_index(folder)
-    scheduler_class = getattr(diffusers, index["scheduler"][1])
     try:
+        scheduler_class = getattr(diffusers, index["scheduler"][1])
         unet = diffusers.UNet2DModel.from_pretrained(
             folder / "unet",
             torch_dtype=dtype or torch.float32,
@@ -58,13 +60,17 @@ def load_prior(name: str | Path = "bundled", dtype: Any = None) -> Prior:
         )
         scheduler = scheduler_class.from_pretrained(folder / "scheduler")
     except Exception as error:  # diffusers and safetensors raise a dozen kinds; all mean the same here
-        text = str(error).splitlines()[0]
-        raise problem("prior", folder, "a readable UNet2DModel and scheduler", text) from error
+        raise _unreadable(folder, error) from error
     # weights mapped from a file lie at odd addresses, for which kernels round otherwise: copy, so that the
     # same weights give the same bytes wherever they came from
     for parameter in unet.parameters():
         parameter.data = parameter.data.clone()
     return Prior(unet.eval(), scheduler, index.get("color", "luma"), index.get("unshuffle", 1))
+
+
+def _unreadable(folder: Path, error: Exception) -> DDFMError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return problem("prior", f"{folder} ({reason})", "a whole prior", "Copy or train it again.")
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -89,9 +95,12 @@ def prior_info(name: str | Path = "bundled") -> dict[str, Any]:
 
     folder = prior_folder(name)
     index = read_index(folder)
-    with safe_open(folder / WEIGHTS, framework="numpy") as weights:
-        shapes = [weights.get_slice(key).get_shape() for key in weights.keys()]  # noqa: SIM118
-    scheduler = json.loads((folder / "scheduler/scheduler_config.json").read_text("utf-8"))
+    try:
+        with safe_open(folder / WEIGHTS, framework="numpy") as weights:
+            shapes = [weights.get_slice(key).get_shape() for key in weights.keys()]  # noqa: SIM118
+        scheduler = dict(json.loads((folder / "scheduler/scheduler_config.json").read_text("utf-8")))
+    except Exception as error:  # safetensors' own kinds, JSON, the file system: all mean the same here
+        raise _unreadable(folder, error) from error
     licence = folder / "LICENSE-weights"
     return {
         "name": str(name),
