@@ -76,3 +76,18 @@ def test_the_architecture_page_names_every_room():
     source = ROOT / "src/ddfm"
     rooms = {p.relative_to(source).parts[0].removesuffix(".py") for p in source.rglob("*.py")}
     assert [room for room in sorted(rooms) if f"`{room}`" not in page] == []
+
+
+def test_the_recipe_of_the_bundled_prior_is_a_valid_one(folder, monkeypatch):
+    """Its commands as printed, but for a step instead of thousands and a network that takes a moment."""
+    text = (ROOT / "docs/howto.md").read_text("utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("ddfm prior train PHOTOS")]
+    assert len(lines) == 2
+    for line in lines:
+        small = re.sub(r"--steps \d+", "--steps 1 --channels 16,16 --batch-size 4", line).replace(
+            "PHOTOS", "photographs"
+        )
+        monkeypatch.setattr(sys, "argv", shlex.split(small))
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert not stop.value.code, line
