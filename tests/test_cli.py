@@ -290,7 +290,7 @@ def test_ctrl_c_while_loading(ddfm, monkeypatch):
 def test_killed_in_the_middle_and_taken_up_again(pairs, tiny_prior):
     """A true process, kill -9 after the first result: the same command finishes the rest."""
     words = ["fuse", "ir", "vis", "-o", "out", "--prior", str(tiny_prior), "--preset", "paper"]
-    command = [sys.executable, "-m", "ddfm.cli", *words]
+    command = [sys.executable, "-m", "ddfm", *words]
     process = subprocess.Popen(command, cwd=pairs, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 100
     while not (pairs / "out" / "a.png").exists() and time.monotonic() < deadline:

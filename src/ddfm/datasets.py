@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ __all__ = [
     "check_pairs",
     "find_pairs",
     "match_folders",
+    "pairs_sha256",
 ]
 
 Pair = tuple[Path, Path]
@@ -255,11 +257,12 @@ class Finding:
     text: str
 
 
-def check_pairs(data: PairedData) -> list[Finding]:
+def check_pairs(data: PairedData, on_pair: Callable[[str], Any] = lambda name: None) -> list[Finding]:
     """Read every pair: unmatched and unreadable files, sizes, duplicates, near duplicates, swapped roles."""
     findings = [Finding("unmatched", (str(path),), "no partner in the other folder") for path in data.unmatched]
     thumbnails: dict[str, np.ndarray] = {}
     for name, pair in data.pairs.items():
+        on_pair(name)
         try:
             images = read_image(pair[0]), read_image(pair[1])
         except DDFMError as error:

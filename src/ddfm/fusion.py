@@ -122,9 +122,10 @@ def check_device(name: str) -> torch.device:
 class Fuser:
     """Loads prior and settings once, then fuses any number of pairs, each independent of the others."""
 
-    def __init__(self, config: FuseConfig | None = None) -> None:
+    def __init__(self, config: FuseConfig | None = None, preset: Preset | None = None) -> None:
+        """``preset``: settings of one's own in place of the named ones; the config's other fields still count."""
         self.config = config or FuseConfig()
-        self.preset = self.config.resolve()
+        self.preset = preset or self.config.resolve()
         self.prior = prior_info(self.config.prior)
         pipeline = DDFMPipeline.from_pretrained(self.config.prior, torch_dtype=DTYPES[self.preset.dtype])
         with _quiet_diffusers():  # float16 on a CPU is slow, and works

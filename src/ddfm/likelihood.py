@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -52,10 +52,10 @@ class FusionState:
 class Likelihood(Protocol):
     """What the sampler needs of a likelihood; write your own with these two."""
 
-    def init(self, sources: Tensor) -> FusionState:
-        """State before the first step, from sources (B, K, H, W) in [-1, 1]."""
+    def init(self, sources: Tensor) -> Any:
+        """State before the first step, from sources (B, K, H, W) in [-1, 1]; of whatever kind ``step`` takes."""
 
-    def step(self, x0: Tensor, state: FusionState, snr: float) -> tuple[Tensor, FusionState]:
+    def step(self, x0: Tensor, state: Any, snr: float) -> tuple[Tensor, Any]:
         """Rectify x0 (B, 1, H, W); snr = abar_t / (1 - abar_t) of the sampling step."""
 
 
@@ -185,7 +185,7 @@ class FusionLikelihood:
         return self.eta / (2 * self.psi + self.eta) if self.psi > 0 else 0.0
 
 
-def em_alone(likelihood: Likelihood, sources: Tensor, sweeps: int) -> tuple[Tensor, FusionState]:
+def em_alone(likelihood: Likelihood, sources: Tensor, sweeps: int) -> tuple[Tensor, Any]:
     """EM without the prior, ``sweeps`` steps from the sources' mean: f (B, 1, H, W) and the state reached.
 
     The ablation I of the paper's Table 2, and the starting point of a warm start.

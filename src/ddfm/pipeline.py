@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ddfm._checks import check_batch, check_choice, check_range, problem
 from ddfm.diffusion import add_noise, alpha_bar, call_network, snr, to_x0
-from ddfm.likelihood import FusionLikelihood, FusionState, Likelihood, em_alone
+from ddfm.likelihood import FusionLikelihood, Likelihood, em_alone
 from ddfm.priors import load_prior
 from ddfm.sampling import SAMPLERS, Sampler, draw_noise, make_sampler, timestep_grid
 
@@ -37,7 +37,7 @@ class DDFMOutput(BaseOutput):
     """``images``: the fused luma, float32 (B, 1, H, W) in [0, 1], on the CPU. ``state``: the EM's last state."""
 
     images: Tensor
-    state: FusionState
+    state: Any
 
 
 class DDFMPipeline(DiffusionPipeline):
@@ -139,7 +139,7 @@ class DDFMPipeline(DiffusionPipeline):
         first: int | None,
         warm_sweeps: int,
         generators: list[torch.Generator],
-    ) -> tuple[Tensor, FusionState]:
+    ) -> tuple[Tensor, Any]:
         """x_T from pure noise (line 1), or x_t0 from the fusion without the prior."""
         channels = 3 if self.config.color == "rgb" else 1
         batch, _, height, width = stack.shape

@@ -12,7 +12,7 @@ import json
 from typing import Any
 
 from ddfm._checks import check_choice, check_range
-from ddfm.likelihood import FusionLikelihood
+from ddfm.likelihood import FusionLikelihood, Likelihood
 from ddfm.saliency import LocalSaliency, StrongestGradient
 
 __all__ = ["DEFAULT_PRESET", "PRESETS", "Preset", "get_preset", "settings_hash"]
@@ -31,7 +31,7 @@ class Preset:
     name: str
     version: int
     steps: int
-    likelihood: FusionLikelihood
+    likelihood: Likelihood
     sampler: str = "ddim"
     start: int | None = None
     warm_sweeps: int = 0

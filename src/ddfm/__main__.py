@@ -1,0 +1,5 @@
+"""``python -m ddfm``: the command line."""
+
+from ddfm.cli import main
+
+main()

@@ -1,0 +1,135 @@
+"""Charts of a report: bars, radar, scatter, heat maps. Needs the extra ``ddfm[report]``."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ddfm._checks import DDFMError
+from ddfm.metrics.table import METRICS
+
+__all__ = ["bars", "heatmap", "radar", "scatter"]
+
+Means = Mapping[str, Mapping[str, float | None]]  # method -> metric -> mean
+Images = Mapping[str, Mapping[str, Mapping[str, float | None]]]  # method -> image -> metric -> value
+
+_COLORS = ("#1b6ca8", "#c8452f", "#3d8b5f", "#8e5ea2", "#b8860b", "#5f6b73", "#d081a8", "#4aa3a3", "#7a5230", "#222222")
+_MARKS = "os^Dv<>PX*"
+
+
+def _figure(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Any, Any]:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise DDFMError("matplotlib: got no such package, expected it. pip install 'ddfm[report]'.") from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot.subplots(rows, columns, figsize=size, squeeze=False, **options)
+
+
+def _png(figure: Any) -> bytes:
+    from matplotlib import pyplot
+
+    file = io.BytesIO()
+    figure.tight_layout()
+    figure.savefig(file, format="png", dpi=110, metadata={"Software": None})  # equal figures, equal bytes
+    pyplot.close(figure)
+    return file.getvalue()
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def bars(means: Means, metrics: Sequence[str], title: str) -> bytes:
+    """One small chart for each metric, one bar for each method, in the order of the table."""
+    columns = min(4, len(metrics))
+    rows = -(-len(metrics) // columns)
+    figure, grid = _figure(rows, columns, (3.2 * columns, 0.5 + (0.8 + 0.22 * len(means)) * rows))
+    methods = list(means)
+    for axes, metric in zip(grid.flat, metrics, strict=False):
+        values = [_number(means[m].get(metric)) for m in methods]
+        axes.barh(methods[::-1], values[::-1], color=[_color(methods, m) for m in methods[::-1]])
+        axes.set_title(f"{metric} {METRICS[metric].arrow}", fontsize=9)
+        axes.tick_params(labelsize=7)
+    for axes in grid.flat[len(metrics) :]:
+        axes.set_visible(False)
+    figure.suptitle(title, fontsize=10)
+    return _png(figure)
+
+
+def _color(methods: Sequence[str], method: str) -> str:
+    return _COLORS[list(methods).index(method) % len(_COLORS)]
+
+
+def radar(means: Means, metrics: Sequence[str], title: str) -> bytes:
+    """All metrics as the spokes of one wheel, as in the paper's Figure 2: the rim is the best of the shown, the hub 0.
+
+    Metrics of which lower is better are turned round (best / value); values below 0 sit on the hub.
+    """
+    figure, grid = _figure(1, 1, (7.5, 5.2), subplot_kw={"polar": True})
+    axes = grid[0, 0]
+    angles = np.linspace(0, 2 * np.pi, len(metrics), endpoint=False)
+    shares = wheel(means, metrics)
+    for method, row in shares.items():
+        closed = [*row, row[0]]
+        axes.plot([*angles, angles[0]], closed, color=_color(list(means), method), lw=1.6, label=method)
+    axes.set_xticks(angles, metrics, fontsize=9)
+    axes.set_ylim(0, 1)
+    axes.set_yticks([0.25, 0.5, 0.75, 1.0], [""] * 4)
+    axes.set_title(title, fontsize=10)
+    axes.legend(loc="center left", bbox_to_anchor=(1.12, 0.5), fontsize=8)
+    return _png(figure)
+
+
+def wheel(means: Means, metrics: Sequence[str]) -> dict[str, list[float]]:
+    """Share of the best for each method and metric, 0..1; 0 where there is no value."""
+    found: dict[str, list[float]] = {method: [] for method in means}
+    for metric in metrics:
+        values = {m: _number(row.get(metric)) for m, row in means.items()}
+        known = [v for v in values.values() if math.isfinite(v)]
+        best = (max(known) if METRICS[metric].direction >= 0 else min(known)) if known else math.nan
+        for method, value in values.items():
+            share = value / best if METRICS[metric].direction >= 0 else best / value if value else 1.0
+            found[method].append(float(np.clip(share, 0, 1)) if math.isfinite(share) else 0.0)
+    return found
+
+
+def scatter(images: Images, x: str, y: str, title: str) -> bytes:
+    """Every image of every method by two metrics: a mean hides the picture that failed."""
+    figure, grid = _figure(1, 1, (7.5, 4.6))
+    axes = grid[0, 0]
+    for k, (method, rows) in enumerate(images.items()):
+        points = [(row.get(x), row.get(y)) for row in rows.values()]
+        known = [(a, b) for a, b in points if a is not None and b is not None]
+        if known:
+            mark = _MARKS[k % len(_MARKS)]
+            axes.scatter(*zip(*known, strict=True), s=22, marker=mark, color=_color(list(images), method), label=method)
+    axes.set(xlabel=f"{x} {METRICS[x].arrow}", ylabel=f"{y} {METRICS[y].arrow}")
+    axes.set_title(title, fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8)
+    return _png(figure)
+
+
+def heatmap(values: np.ndarray, rows: Sequence[float], columns: Sequence[float], metric: str, title: str) -> bytes:
+    """A grid of psi (rows) by eta (columns), each cell with its number."""
+    figure, grid = _figure(1, 1, (1.6 + 0.75 * len(columns), 1.4 + 0.5 * len(rows)))
+    axes = grid[0, 0]
+    image = axes.imshow(values, cmap="viridis" if METRICS[metric].direction >= 0 else "viridis_r", aspect="auto")
+    axes.set_xticks(range(len(columns)), [f"{v:g}" for v in columns])
+    axes.set_yticks(range(len(rows)), [f"{v:g}" for v in rows])
+    axes.set(xlabel="eta", ylabel="psi")
+    axes.set_title(f"{title}: {metric} {METRICS[metric].arrow}", fontsize=9)
+    middle = np.nanmean([np.nanmin(values), np.nanmax(values)])
+    for (i, j), value in np.ndenumerate(values):
+        if math.isfinite(value):
+            dark = (value < middle) == (METRICS[metric].direction >= 0)
+            axes.text(j, i, f"{value:.3g}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
+    figure.colorbar(image)
+    return _png(figure)

@@ -1,0 +1,118 @@
+"""``ddfm fuse``: two files or two folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ddfm.cli._shared import Device, Overwrite, PresetOption, PriorOption, Seed, Steps, progress_bar, say
+
+if TYPE_CHECKING:
+    from ddfm.engine import Job, Outcome
+    from ddfm.fusion import FuseConfig
+
+__all__ = ["fuse"]
+
+Sources = Annotated[
+    list[Path],
+    typer.Argument(help="IR VIS: two files, or two folders paired by file stem.", show_default=False),
+]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="File to write, or folder for folders.", show_default=False)
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option("--dtype", help="float32, bfloat16 or float16, of the network.  [default: the preset's]"),
+]
+Tone = Annotated[str, typer.Option("--tone", help="Stretch of the result: none, minmax or percentile.")]
+BitDepth = Annotated[int, typer.Option("--bit-depth", help="8 or 16 (PNG and TIFF) bits of the result.")]
+Suffix = Annotated[str, typer.Option("--suffix", help="Format of the results of a folder run.")]
+SkipUnmatched = Annotated[
+    bool, typer.Option("--skip-unmatched", help="Leave out files without a partner in the other folder.")
+]
+Report = Annotated[Path | None, typer.Option("--report", help="Append one JSON line for each pair to this file.")]
+
+
+def fuse(
+    sources: Sources,
+    output: Output,
+    preset: PresetOption = "balanced",
+    prior: PriorOption = "bundled",
+    steps: Steps = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = None,
+    tone: Tone = "none",
+    bit_depth: BitDepth = 8,
+    suffix: Suffix = ".png",
+    overwrite: Overwrite = False,
+    skip_unmatched: SkipUnmatched = False,
+    report: Report = None,
+) -> None:
+    """Fuse two pictures of one scene, the infrared (or PET, SPECT, CT) first; or two folders of them.
+
+    Colour is kept. A folder run that was stopped goes on where it stopped when the command is given again.
+    """
+    from ddfm import engine
+    from ddfm.fusion import FuseConfig
+
+    jobs = engine.plan(sources, output, skip_unmatched=skip_unmatched, suffix=suffix)
+    folder = output if sources[0].is_dir() else None
+    config = FuseConfig(preset, prior, steps, seed, device, dtype, tone, bit_depth)
+    config.check_format(jobs[0].output.suffix)
+    engine.check_writable(jobs)
+    if not folder:
+        engine.check_free(jobs[0].output, overwrite)
+    if report:
+        engine.check_report(report, folder)
+    raise typer.Exit(_run(jobs, config, folder, overwrite, report))
+
+
+def _run(jobs: list[Job], config: FuseConfig, folder: Path | None, overwrite: bool, report: Path | None) -> int:
+    """Fuse with a progress bar, say what became of the pairs, and return the exit code."""
+    from ddfm import engine
+    from ddfm.fusion import Fuser
+
+    preset = config.resolve()
+    with progress_bar() as progress:
+        task = progress.add_task("loading the prior", total=len(jobs) * preset.steps)
+
+        def on_step(job: Job, done: int, of: int) -> None:
+            progress.update(task, description=job.output.name, advance=1)
+
+        outcomes: list[Outcome] = []
+        journal = folder / engine.JOURNAL if folder else None
+        options = {"overwrite": overwrite, "journal": journal, "report": report, "on_step": on_step}
+        try:
+            fuser = Fuser(config)
+            for outcome in engine.run(jobs, fuser, **options):  # type: ignore[arg-type]
+                outcomes.append(outcome)
+                progress.update(task, completed=len(outcomes) * preset.steps)
+        except KeyboardInterrupt:
+            say(
+                f"stopped after {len(outcomes)} of {len(jobs)}; give the same command again to go on",
+                "yellow",
+            )
+            return 130
+    return _summary(outcomes, single=folder is None)
+
+
+def _summary(outcomes: list[Outcome], *, single: bool) -> int:
+    """Print results and failures; 0, 1 (some of a folder failed) or 2 (the one pair failed)."""
+    failed = [o for o in outcomes if o.status == "failed"]
+    for outcome in outcomes:
+        for note in outcome.record.get("warnings", []) if outcome.status == "fused" else []:
+            say(f"warning: {note}", "yellow")
+    for outcome in failed:
+        say(f"error: {'' if single else outcome.job.output.name + ': '}{outcome.record['error']}", "red")
+    if single:
+        if not failed:
+            record = outcomes[0].record
+            typer.echo(f"{outcomes[0].job.output}  ({record['seconds']} s, {record['preset']})")
+        return 2 if failed else 0
+    fused = sum(o.status == "fused" for o in outcomes)
+    kept = sum(o.status == "kept" for o in outcomes)
+    typer.echo(f"{fused} fused, {kept} kept from an earlier run, {len(failed)} failed")
+    return 1 if failed else 0
