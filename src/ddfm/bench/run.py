@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +84,11 @@ def run_one(
     missing = [name for name in data.pairs if name not in record["images"]]
     if not missing and record["complete"]:
         return path, record
+    table = by_stem(method.folder) if method.folder else {}
     saved = time.monotonic()
     with PeakMemory() as peak:
         for name in missing:
-            record["images"][name] = _measure(method, name, data, pictures, plan)
+            record["images"][name] = _measure(method, name, data, pictures, plan, table)
             on_image(data.name, method.name, name)
             if time.monotonic() - saved > SAVE_EVERY:
                 _save(path, record)
@@ -142,15 +142,16 @@ def _new(
     }
 
 
-def _measure(method: Method, name: str, data: PairedData, pictures: Path, plan: Plan) -> dict[str, Any]:
+def _measure(
+    method: Method, name: str, data: PairedData, pictures: Path, plan: Plan, table: Mapping[str, Path]
+) -> dict[str, Any]:
     """Fuse (or read) one image, keep it, score it."""
     a, b = (read_grey(path) for path in data.pairs[name])
     if a.shape != b.shape:
         sizes = " and ".join(f"{i.shape[-1]}x{i.shape[-2]}" for i in (a, b))
         raise problem(str(data.pairs[name][0]), f"sources of {sizes} pixels", "one size", "See: ddfm data check")
     if method.fuse is None:
-        assert method.folder is not None
-        path = _files(method.folder).get(name)
+        path = table.get(name)
         if path is None:
             raise problem(f"{method.name} ({method.folder})", f"no image named {name}", "one for each pair")
         fused, seconds = read_grey(path), None
@@ -167,11 +168,6 @@ def _measure(method: Method, name: str, data: PairedData, pictures: Path, plan: 
     values = score(fused, a, b, convention=plan.convention, metrics=plan.metrics)
     finite = {metric: value if math.isfinite(value) else None for metric, value in values.items()}
     return {"values": finite, "seconds": seconds, "sha256": file_sha256(picture)}
-
-
-@functools.lru_cache(maxsize=8)
-def _files(folder: Path) -> dict[str, Path]:
-    return by_stem(folder)
 
 
 def _summed(record: dict[str, Any], plan: Plan) -> dict[str, Any]:
