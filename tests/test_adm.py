@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from ddfm._checks import DDFMError
+from ddfm.conversion import convert
 from ddfm.pipeline import DDFMPipeline
 from ddfm.priors import adm, load_prior
 
@@ -293,7 +294,7 @@ def test_files_that_are_no_checkpoint(tmp_path):
 
 @torch.no_grad()
 def test_a_converted_folder_is_a_prior_and_fuses(tmp_path):
-    out = adm.convert(TINY / "checkpoint.pt", tmp_path / "tiny", head_channels=16, licence="MIT")
+    out = convert(TINY / "checkpoint.pt", tmp_path / "tiny", head_channels=16, licence="MIT")
     prior = load_prior(out)
     assert (prior.color, prior.unshuffle, prior.scheduler.config.prediction_type) == ("rgb", 1, "epsilon")
     assert prior.scheduler.config.beta_end == 0.02
@@ -305,7 +306,7 @@ def test_a_converted_folder_is_a_prior_and_fuses(tmp_path):
     assert fused.shape == (1, 1, 33, 40)
     assert fused.isfinite().all()
     with pytest.raises(DDFMError, match="which exists"):
-        adm.convert(TINY / "checkpoint.pt", tmp_path / "tiny", head_channels=16)
-    cosine = adm.convert(TINY / "checkpoint.pt", tmp_path / "cosine", head_channels=16, schedule="cosine")
+        convert(TINY / "checkpoint.pt", tmp_path / "tiny", head_channels=16)
+    cosine = convert(TINY / "checkpoint.pt", tmp_path / "cosine", head_channels=16, schedule="cosine")
     assert load_prior(cosine).scheduler.config.beta_schedule == "squaredcos_cap_v2"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cosine", "tiny"]

@@ -14,10 +14,22 @@ SOURCE = Path(ddfm.__file__).parent
 #: Rooms by floor; a room may import rooms of lower floors, and of its own as long as there is no circle.
 FLOORS = [
     {"_checks", "_provenance", "_runtime"},
-    {"operators", "likelihood", "saliency", "admm", "diffusion", "color", "metrics", "tables", "samples", "_render"},
+    {
+        "operators",
+        "likelihood",
+        "saliency",
+        "admm",
+        "released",
+        "diffusion",
+        "color",
+        "metrics",
+        "tables",
+        "samples",
+        "_render",
+    },
     {"priors", "sampling", "pipeline"},
     {"io", "datasets"},
-    {"presets", "fusion", "training", "engine", "evaluation", "bench", "demo", "diagnosis"},
+    {"presets", "fusion", "training", "engine", "evaluation", "conversion", "bench", "demo", "diagnosis"},
     {"cli", "__init__", "__main__"},
 ]
 HEAVY = ("torch", "diffusers", "numpy", "PIL", "rich", "safetensors", "scipy", "jinja2", "psutil", "torchmetrics")

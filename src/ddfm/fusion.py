@@ -48,7 +48,7 @@ class FuseConfig:
     seed: int = 0
     device: str = "auto"
     dtype: str | None = None
-    tone: str = "none"
+    tone: str | None = None
     bit_depth: int = 8
 
     def __post_init__(self) -> None:
@@ -62,7 +62,7 @@ class FuseConfig:
             if not whole and not (name == "steps" and value is None):
                 raise problem(name, repr(value), "a whole number")
         for name in ("preset", "tone", "device"):
-            if not isinstance(getattr(self, name), str):
+            if not isinstance(getattr(self, name), str) and not (name == "tone" and self.tone is None):
                 raise problem(name, repr(getattr(self, name)), "a name")
         if not isinstance(self.prior, str | Path):
             raise problem("prior", repr(self.prior), '"bundled" or a folder')
@@ -70,7 +70,7 @@ class FuseConfig:
     def resolve(self) -> Preset:
         """The preset with the overrides put in, all checked. Raises DDFMError."""
         preset = get_preset(self.preset)
-        check_choice("tone", self.tone, TONES)
+        check_choice("tone", self.tone or preset.tone, TONES)
         check_choice("dtype", self.dtype or preset.dtype, tuple(DTYPES))
         if self.bit_depth not in (8, 16):
             raise problem("bit_depth", self.bit_depth, "8 or 16")
@@ -133,10 +133,15 @@ class Fuser:
         self.pipeline.set_progress_bar_config(disable=True)
 
     @property
+    def tone(self) -> str:
+        """The config's, or else the preset's."""
+        return self.config.tone or self.preset.tone
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Everything but the sources that shapes the bytes of a result, for reports and for resuming."""
         chosen = self.preset.settings()
-        extra = {"tone": self.config.tone, "bit_depth": self.config.bit_depth, "seed": self.config.seed}
+        extra = {"tone": self.tone, "bit_depth": self.config.bit_depth, "seed": self.config.seed}
         return {
             "preset": self.preset.label,
             "hash": settings_hash(chosen, self.prior["sha256"]),
@@ -157,7 +162,7 @@ class Fuser:
         notes = check_images(images)
         lumas = [to_luma(image) for image in images]
         fused = self._sample(lumas, on_step)
-        data = put_color(stretch(fused, self.config.tone), images)
+        data = put_color(stretch(fused, self.tone), images)
         report = {
             "inputs": [describe(image) for image in images],
             **self.settings,
@@ -182,9 +187,10 @@ class Fuser:
             sampler=preset.sampler,
             start=preset.start,
             warm_sweeps=preset.warm_sweeps,
+            luma=preset.luma,
             generator=[torch.Generator().manual_seed(pair_seed(lumas, self.config.seed))],
             callback_on_step_end=report_step,
-        ).images
+        ).unclipped
 
 
 @contextlib.contextmanager
@@ -338,13 +344,13 @@ def pair_seed(lumas: Sequence[Tensor], seed: int) -> int:
 
 
 def stretch(luma: Tensor, tone: str) -> Tensor:
-    """Tone of (1, 1, H, W) in [0, 1]; a constant image stays as it is."""
+    """Tone of (1, 1, H, W), which may reach beyond [0, 1], into [0, 1]; a constant image is only clipped."""
     if tone == "none":
-        return luma
+        return luma.clamp(0, 1)
     ends = (0.0, 1.0) if tone == "minmax" else (0.005, 0.995)
     # numpy's quantile: torch's refuses more than 16 million values
     low, high = np.quantile(luma.numpy(), ends)
-    return ((luma - low) / (high - low)).clamp(0, 1) if high > low else luma
+    return ((luma - low) / (high - low)).clamp(0, 1) if high > low else luma.clamp(0, 1)
 
 
 def put_color(luma: Tensor, images: Sequence[Image]) -> np.ndarray:

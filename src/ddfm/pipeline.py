@@ -34,10 +34,14 @@ _REFUSED = ("Euler", "Heun", "LMS", "KDPM", "EDM", "VE", "FlowMatch")
 
 @dataclasses.dataclass
 class DDFMOutput(BaseOutput):
-    """``images``: the fused luma, float32 (B, 1, H, W) in [0, 1], on the CPU. ``state``: the EM's last state."""
+    """``images``: the fused luma, float32 (B, 1, H, W) in [0, 1], on the CPU. ``state``: the EM's last state.
+
+    ``unclipped``: the same luma before it was brought into [0, 1]; a stretch begins with it.
+    """
 
     images: Tensor
     state: Any
+    unclipped: Tensor
 
 
 class DDFMPipeline(DiffusionPipeline):
@@ -78,6 +82,7 @@ class DDFMPipeline(DiffusionPipeline):
         sigma: float = 0.0,
         start: int | None = None,
         warm_sweeps: int = 1,
+        luma: str = "full",
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         callback_on_step_end: Callable[[Any, int, int, dict[str, Tensor]], Any] | None = None,
     ) -> DDFMOutput:
@@ -87,6 +92,7 @@ class DDFMPipeline(DiffusionPipeline):
         sampler: one of ``SAMPLERS``; sigma: noise of "eq5" in units of DDPM's, 0 to 1.
         start: None samples from pure noise (the paper); a timestep t0 < T starts from the fusion without the
         prior (``warm_sweeps`` EM iterations), noised to t0 (CCDF, SDEdit).
+        luma: of an RGB prior, the BT.601 range in which it meets the sources: "full", or "studio" as the released code.
         generator: CPU generators, one per image; by default each image has its own with seed 0, so a result
         depends neither on the batch nor on the order. callback_on_step_end(pipeline, i, t, tensors) sees x_t
         (after the step), x0 and f_hat; what it returns is ignored.
@@ -97,19 +103,21 @@ class DDFMPipeline(DiffusionPipeline):
         stack = self._stack(sources)
         generators = _generators(generator, len(stack))
         sampling = self._sampler(sampler, num_inference_steps, start, sigma)
+        to_luma, gain = _LUMAS[check_choice("luma", luma, tuple(_LUMAS))]
         abar = self._alpha_bar()
         first = None if start is None else int(sampling.timesteps[0])
         x_t, state = self._begin(likelihood, stack, first, warm_sweeps, generators)
         for i, t in enumerate(self.progress_bar(sampling.timesteps)):
             level = abar[t]
             x0 = self._predict(x_t, t, level).clamp(-1, 1)  # Eq. 4
-            luma = _luma(x0)
-            f_hat, state = likelihood.step(luma, state, float(snr(level)))  # Eq. 16, 31, 25-30
-            x_t = sampling.step(x0 + (f_hat - luma), t, x_t, generators)  # Eq. 5
+            y = to_luma(x0)
+            f_hat, state = likelihood.step(y, state, float(snr(level)))  # Eq. 16, 31, 25-30
+            x_t = sampling.step(x0 + gain(x0) * (f_hat - y), t, x_t, generators)  # Eq. 5; the chroma stays
             if callback_on_step_end:
                 tensors = {"x_t": x_t, "x0": x0, "f_hat": f_hat}
                 callback_on_step_end(self, i, int(t), tensors)
-        return DDFMOutput(((_luma(x_t) + 1) / 2).clamp(0, 1).cpu(), state)
+        fused = ((_luma(x_t) + 1) / 2).cpu()
+        return DDFMOutput(fused.clamp(0, 1), state, fused)
 
     def _stack(self, sources: Sequence[Tensor]) -> Tensor:
         """Sources as (B, K, H, W) in [-1, 1] on the pipeline's device."""
@@ -225,3 +233,23 @@ def _luma(image: Tensor) -> Tensor:
         return image
     weights = image.new_tensor(_LUMA).view(1, 3, 1, 1)
     return (image * weights).sum(1, keepdim=True)
+
+
+def _studio(image: Tensor) -> Tensor:
+    """Y of BT.601 in studio range, over 255, of RGB in [-1, 1]: -0.80 to 0.92; the released code's luma."""
+    if image.shape[1] == 1:
+        return image
+    weights = image.new_tensor((65.481, 128.553, 24.966)).view(1, 3, 1, 1)
+    return ((image * weights).sum(1, keepdim=True) + 16) / 255
+
+
+def _studio_gain(image: Tensor) -> float:
+    """How much each of R, G, B follows a change of the studio luma when the chroma stays."""
+    return 255 / 219 if image.shape[1] == 3 else 1.0
+
+
+#: luma of x0, and the change of x0 for a change of it.
+_LUMAS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], float]]] = {
+    "full": (_luma, lambda image: 1.0),
+    "studio": (_studio, _studio_gain),
+}

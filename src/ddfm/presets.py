@@ -13,6 +13,7 @@ from typing import Any
 
 from ddfm._checks import check_choice, check_range
 from ddfm.likelihood import FusionLikelihood, Likelihood
+from ddfm.released import ReleasedLikelihood
 from ddfm.saliency import LocalSaliency, StrongestGradient
 
 __all__ = ["DEFAULT_PRESET", "PRESETS", "Preset", "get_preset", "settings_hash"]
@@ -26,6 +27,7 @@ class Preset:
 
     steps: network evaluations. start: timestep of a warm start, None for pure noise. warm_sweeps: EM iterations
     before it. sampler: see ``ddfm.sampling.SAMPLERS``. dtype: of the network. summary: for people.
+    luma: see ``DDFMPipeline``. tone: stretch of the result, where the user names none.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Preset:
     warm_sweeps: int = 0
     dtype: str = "float32"
     summary: str = ""
+    luma: str = "full"
+    tone: str = "none"
 
     @property
     def label(self) -> str:
@@ -58,6 +62,9 @@ class Preset:
         """Plain values for JSON; callables by their class and fields."""
         plain: dict[str, Any] = _plain(self)
         del plain["summary"]
+        for later in ("luma", "tone"):  # left out at their defaults, so that hashes from before them stay
+            if plain[later] == getattr(Preset, later):
+                del plain[later]
         return plain
 
 
@@ -116,6 +123,15 @@ PRESETS = {
             steps=100,
             likelihood=FusionLikelihood(),
             summary="Algorithm 1 to the letter; collapses with a small prior (docs/method.md)",
+        ),
+        Preset(
+            "released",
+            version=1,
+            steps=100,
+            likelihood=ReleasedLikelihood(),
+            luma="studio",
+            tone="minmax",
+            summary="the authors' released code, quirks and all (docs/math.md); stretched as theirs",
         ),
     )
 }

@@ -26,7 +26,10 @@ Dtype = Annotated[
     str | None,
     typer.Option("--dtype", help="float32, bfloat16 or float16, of the network.  [default: the preset's]"),
 ]
-Tone = Annotated[str, typer.Option("--tone", help="Stretch of the result: none, minmax or percentile.")]
+Tone = Annotated[
+    str | None,
+    typer.Option("--tone", help="Stretch of the result: none, minmax or percentile.  [default: the preset's]"),
+]
 BitDepth = Annotated[int, typer.Option("--bit-depth", help="8 or 16 (PNG and TIFF) bits of the result.")]
 Suffix = Annotated[str, typer.Option("--suffix", help="Format of the results of a folder run.")]
 SkipUnmatched = Annotated[
@@ -44,7 +47,7 @@ def fuse(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = None,
-    tone: Tone = "none",
+    tone: Tone = None,
     bit_depth: BitDepth = 8,
     suffix: Suffix = ".png",
     overwrite: Overwrite = False,
