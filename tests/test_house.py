@@ -29,10 +29,22 @@ FLOORS = [
     },
     {"priors", "sampling", "pipeline"},
     {"io", "datasets"},
-    {"presets", "fusion", "training", "engine", "evaluation", "conversion", "bench", "demo", "diagnosis"},
+    {"presets", "fusion", "training", "engine", "evaluation", "conversion", "fetching", "bench", "demo", "diagnosis"},
     {"cli", "__init__", "__main__"},
 ]
-HEAVY = ("torch", "diffusers", "numpy", "PIL", "rich", "safetensors", "scipy", "jinja2", "psutil", "torchmetrics")
+HEAVY = (
+    "torch",
+    "diffusers",
+    "numpy",
+    "PIL",
+    "rich",
+    "safetensors",
+    "scipy",
+    "jinja2",
+    "psutil",
+    "requests",
+    "torchmetrics",
+)
 
 
 def room(path):

@@ -11,17 +11,24 @@ from ddfm.cli._shared import Device, progress_bar, say
 
 __all__ = ["prior_app"]
 
-prior_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, describe and train priors.")
+prior_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="List, describe, fetch, convert and train priors."
+)
 
 
 @prior_app.command("list")
 def prior_list() -> None:
     """Say which priors are at hand."""
     from ddfm.priors import prior_info
+    from ddfm.priors.known import KNOWN, cached
 
     info = prior_info("bundled")
     typer.echo(f"bundled  {info['color']}, {info['parameters'] / 1e6:.1f} M parameters, {info['licence']}")
-    typer.echo("a folder  written by `ddfm prior train` or DDFMPipeline.save_pretrained, given as --prior FOLDER")
+    for name, known in KNOWN.items():
+        state = "fetched" if cached(name).is_dir() else f"not here: ddfm prior fetch {name}, {known.size / 1e9:.1f} GB"
+        typer.echo(f"{name}  {known.what}, {known.licence}; {state}")
+    typer.echo("a folder  of ddfm prior train or convert, or of any DDPMPipeline of diffusers, given as --prior FOLDER")
+    typer.echo("a hub id  such as google/ddpm-celebahq-256, as --prior OWNER/MODEL")
 
 
 @prior_app.command("info")
@@ -33,6 +40,52 @@ def prior_info_command(
 
     for key, value in prior_info(name).items():
         typer.echo(f"{key:<16}{value}")
+
+
+@prior_app.command("fetch")
+def prior_fetch(
+    name: Annotated[str, typer.Argument(help="Such as adm-imagenet-256; see ddfm prior list.")],
+) -> None:
+    """Download a known prior from its publisher, check it, convert it once. A broken download goes on."""
+    from ddfm.fetching import fetch
+
+    with progress_bar() as progress:
+        task = progress.add_task("connecting", total=None)
+
+        def on_bytes(what: str, done: int, of: int) -> None:
+            progress.update(task, description=f"{what}, MB", completed=done // 2**20, total=of // 2**20)
+
+        try:
+            folder = fetch(name, on_bytes)
+        except KeyboardInterrupt:
+            say("stopped; give the same command again to go on", "yellow")
+            raise typer.Exit(130) from None
+    typer.echo(folder)
+
+
+@prior_app.command("convert")
+def prior_convert(
+    checkpoint: Annotated[Path, typer.Argument(help="A guided-diffusion checkpoint (.pt), unconditional.")],
+    output: Annotated[Path, typer.Argument(help="The prior's folder, a new one.")],
+    head_channels: Annotated[int, typer.Option(min=1, help="Channels of an attention head (num_head_channels).")] = 64,
+    new_attention_order: Annotated[
+        bool, typer.Option("--new-attention-order", help="As trained with that flag.")
+    ] = False,
+    schedule: Annotated[str, typer.Option(help="linear or cosine, 1000 steps.")] = "linear",
+    licence: Annotated[str, typer.Option(help="What the weights allow; kept with them.")] = "not stated",
+) -> None:
+    """Write an OpenAI guided-diffusion checkpoint as a prior of stock diffusers classes, safetensors."""
+    from ddfm.conversion import convert
+
+    folder = convert(
+        checkpoint,
+        output,
+        head_channels=head_channels,
+        new_attention_order=new_attention_order,
+        schedule=schedule,
+        licence=licence,
+    )
+    typer.echo(folder)
 
 
 @prior_app.command("train")
