@@ -1,0 +1,202 @@
+"""Every kind of prior that diffusers can hold, and every kind that cannot serve."""
+
+import json
+import shutil
+
+import diffusers
+import pytest
+import torch
+
+import ddfm
+from ddfm._checks import DDFMError
+from ddfm.diffusion import alpha_bar
+from ddfm.pipeline import DDFMPipeline
+from ddfm.priors import load_prior, prior_info
+
+
+def unet(channels=3, out=None, **options):
+    torch.manual_seed(0)
+    settings = {
+        "block_out_channels": (16, 16),
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "down_block_types": ("DownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "UpBlock2D"),
+        "add_attention": False,
+    }
+    return diffusers.UNet2DModel(in_channels=channels, out_channels=out or channels, **(settings | options)).eval()
+
+
+def sources(count=2, size=(24, 28)):
+    generator = torch.Generator().manual_seed(1)
+    return [torch.rand((1, 1, *size), generator=generator) for _ in range(count)]
+
+
+def fused(pipe, **options):
+    pipe.set_progress_bar_config(disable=True)
+    return pipe(*sources(), num_inference_steps=3, **options).images
+
+
+SCHEDULERS = {
+    "linear": diffusers.DDPMScheduler(),
+    "cosine": diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
+    "stored as DDIM": diffusers.DDIMScheduler(),
+    "v prediction": diffusers.DDPMScheduler(prediction_type="v_prediction"),
+    "sample prediction": diffusers.DDPMScheduler(prediction_type="sample"),
+    "few steps": diffusers.DDPMScheduler(num_train_timesteps=50),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_stored_ddpm_pipeline_is_a_prior(name, channels, tmp_path):
+    """Saved by diffusers itself, without our settings: colour is told by the channels."""
+    diffusers.DDPMPipeline(unet(channels), SCHEDULERS[name]).save_pretrained(tmp_path / "stock")
+    prior = load_prior(tmp_path / "stock")
+    assert (prior.color, prior.unshuffle) == ({1: "luma", 3: "rgb"}[channels], 1)
+    assert prior_info(tmp_path / "stock")["color"] == prior.color
+    pipe = DDFMPipeline.from_pretrained(tmp_path / "stock")
+    assert torch.allclose(pipe._alpha_bar().float(), alpha_bar(SCHEDULERS[name].betas).float())
+    picture = fused(pipe)
+    assert picture.shape == (1, 1, 24, 28)
+    assert picture.isfinite().all()
+
+
+def test_a_pipeline_in_memory_is_the_same_prior_as_its_folder(tmp_path):
+    stock = diffusers.DDPMPipeline(unet(), diffusers.DDPMScheduler())
+    stock.save_pretrained(tmp_path / "stock")
+    from_memory = fused(DDFMPipeline.from_pretrained(stock))
+    assert torch.equal(from_memory, fused(DDFMPipeline.from_pretrained(tmp_path / "stock")))
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_predictions_of_one_network_agree_on_x0(kind):
+    """A network that knows x0 = 0.3: each kind of prediction must lead to the same picture as the others."""
+
+    class Knows(torch.nn.Module):
+        config = type("C", (), {"in_channels": 1, "out_channels": 1, "block_out_channels": (1, 1)})()
+        dtype = torch.float32
+
+        def forward(self, x, t):
+            a = abar[t].sqrt().float()
+            s = (1 - abar[t]).sqrt().float()
+            eps = (x - a * 0.3) / s
+            return type(
+                "O", (), {"sample": {"epsilon": eps, "v_prediction": a * eps - s * 0.3, "sample": 0 * x + 0.3}[kind]}
+            )
+
+    scheduler = diffusers.DDPMScheduler(prediction_type=kind)
+    abar = alpha_bar(scheduler.betas)
+    pipe = DDFMPipeline(unet(1), scheduler, "luma")
+    pipe.unet.forward = Knows().forward
+    seen = []
+    pipe.set_progress_bar_config(disable=True)
+    pipe(*sources(), num_inference_steps=4, callback_on_step_end=lambda p, i, t, d: seen.append(d["x0"]))
+    assert all(torch.allclose(x0, torch.full_like(x0, 0.3), atol=2e-3) for x0 in seen)
+
+
+def test_learned_variance_is_left_aside():
+    """Six channels whose first three are a three-channel network's: the same picture."""
+    three, six = unet(3), unet(3, out=6)
+    state = three.state_dict()
+    for key in ("conv_out.weight", "conv_out.bias"):
+        state[key] = torch.cat([state[key], torch.randn_like(state[key])])
+    six.load_state_dict(state)
+    pictures = [fused(DDFMPipeline(network, diffusers.DDPMScheduler(), "rgb")) for network in (three, six)]
+    assert torch.allclose(*pictures, atol=1e-6)  # another width of the last convolution rounds otherwise
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_dtypes_agree_within_their_precision(dtype, tmp_path):
+    diffusers.DDPMPipeline(unet(1), diffusers.DDPMScheduler()).save_pretrained(tmp_path / "stock")
+    a, b = (s[0, 0].numpy() for s in sources())
+    options = {"prior": str(tmp_path / "stock"), "preset": "fast"}
+    exact = ddfm.fuse(a, b, **options).data
+    assert abs(ddfm.fuse(a, b, dtype=dtype, **options).data - exact).max() < 0.02
+
+
+def test_an_rgb_prior_with_colour_sources_keeps_their_colour(tmp_path):
+    diffusers.DDPMPipeline(unet(3), diffusers.DDPMScheduler()).save_pretrained(tmp_path / "rgb")
+    infrared = sources()[0][0, 0].numpy()
+    visible = torch.rand((3, 24, 28), generator=torch.Generator().manual_seed(3))
+    result = ddfm.fuse(infrared, visible, prior=str(tmp_path / "rgb"), preset="fast").data
+    assert result.shape == (24, 28, 3)
+    spread = result.max(2) - result.min(2)
+    assert spread.mean() > 0.1
+
+
+# ---- what cannot serve ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stock(tmp_path):
+    diffusers.DDPMPipeline(unet(), diffusers.DDPMScheduler()).save_pretrained(tmp_path / "stock")
+    return tmp_path / "stock"
+
+
+def index_of(folder, **changes):
+    file = folder / "model_index.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda f: (f / "model_index.json").unlink(), "with scheduler, unet, expected .* model_index.json"),
+        (
+            lambda f: index_of(f, text_encoder=["a", "b"], _class_name="StableDiffusionPipeline"),
+            "StableDiffusionPipeline with",
+        ),
+        (lambda f: index_of(f, unet=["diffusers", "UNet2DConditionModel"]), "UNet2DConditionModel"),
+        (lambda f: index_of(f, vqvae=["diffusers", "VQModel"]), "vqvae"),
+        (
+            lambda f: (f / "unet/diffusion_pytorch_model.safetensors").rename(f / "unet/diffusion_pytorch_model.bin"),
+            "pickle can run code",
+        ),
+        (lambda f: shutil.rmtree(f / "scheduler"), "scheduler_config.json"),
+        (lambda f: index_of(f, color="luma"), "3 channels, unshuffle 1"),
+        (lambda f: index_of(f, scheduler=["diffusers", "EulerDiscreteScheduler"]), "variance-preserving"),
+    ],
+)
+def test_folders_that_are_no_prior(stock, change, says):
+    change(stock)
+    with pytest.raises(DDFMError, match=says):
+        DDFMPipeline.from_pretrained(stock)
+
+
+def test_four_channels_need_an_unshuffle_factor(tmp_path):
+    diffusers.DDPMPipeline(unet(4), diffusers.DDPMScheduler()).save_pretrained(tmp_path / "four")
+    with pytest.raises(DDFMError, match='Add "unshuffle"'):
+        load_prior(tmp_path / "four")
+    index_of(tmp_path / "four", unshuffle=2)
+    assert (load_prior(tmp_path / "four").color, load_prior(tmp_path / "four").unshuffle) == ("luma", 2)
+
+
+def test_a_class_conditional_network(tmp_path):
+    diffusers.DDPMPipeline(unet(num_class_embeds=10), diffusers.DDPMScheduler()).save_pretrained(tmp_path / "classes")
+    with pytest.raises(DDFMError, match="class-conditional"):
+        load_prior(tmp_path / "classes")
+
+
+def test_hub_ids(stock, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def download(name, allow_patterns):
+        asked.append((name, allow_patterns))
+        return str(stock)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert load_prior("google/ddpm-celebahq-256").color == "rgb"
+    assert asked[0][0] == "google/ddpm-celebahq-256"
+    assert not any("bin" in pattern or "*.*" in pattern for pattern in asked[0][1])  # no pickle is even fetched
+
+    def offline(name, allow_patterns):
+        raise ConnectionError("Name or service not known\nand more")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(DDFMError, match=r"google/ddpm .Name or service not known., expected a hub model"):
+        load_prior("google/ddpm")
+    with pytest.raises(DDFMError, match="ddfm prior list"):
+        load_prior("no-such-prior")
