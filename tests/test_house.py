@@ -20,6 +20,7 @@ FLOORS = [
         "saliency",
         "admm",
         "released",
+        "tiling",
         "diffusion",
         "color",
         "metrics",

@@ -29,6 +29,9 @@ from ddfm.priors import prior_info
 __all__ = ["DTYPES", "TONES", "FuseConfig", "Fused", "Fuser", "fuse"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+#: Above so many pixels the network sees an image in tiles of so many a side, unless told otherwise.
+AUTO_PIXELS = 1 << 22
+AUTO_TILE = 1024
 TONES = ("none", "minmax", "percentile")
 Source = Any  # a path, a PIL image, a numpy array or a torch tensor
 
@@ -40,6 +43,8 @@ class FuseConfig:
     preset: see ``ddfm.presets``. prior: "bundled" or a prior's folder. steps: network evaluations. seed: any integer.
     device: "auto" (CUDA if there is one, else CPU), "cpu", "cuda", "cuda:1", "mps". dtype: of the network.
     tone: stretch of the fused luma, "none", "minmax" or "percentile" (0.5 to 99.5). bit_depth: of the file, 8 or 16.
+    tile: pixels a side that the network sees at once, 0 for the whole image; None: ``AUTO_TILE`` where the image has
+    more than ``AUTO_PIXELS``.
     """
 
     preset: str = DEFAULT_PRESET
@@ -50,16 +55,17 @@ class FuseConfig:
     dtype: str | None = None
     tone: str | None = None
     bit_depth: int = 8
+    tile: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("device", "dtype"):  # torch's own objects will do: torch.device("cpu"), torch.float32
             value = getattr(self, name)
             if isinstance(value, torch.device | torch.dtype):
                 object.__setattr__(self, name, str(value).removeprefix("torch."))
-        for name in ("seed", "bit_depth", "steps"):
+        for name in ("seed", "bit_depth", "steps", "tile"):
             value = getattr(self, name)
             whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-            if not whole and not (name == "steps" and value is None):
+            if not whole and not (name in ("steps", "tile") and value is None):
                 raise problem(name, repr(value), "a whole number")
         for name in ("preset", "tone", "device"):
             if not isinstance(getattr(self, name), str) and not (name == "tone" and self.tone is None):
@@ -141,7 +147,12 @@ class Fuser:
     def settings(self) -> dict[str, Any]:
         """Everything but the sources that shapes the bytes of a result, for reports and for resuming."""
         chosen = self.preset.settings()
-        extra = {"tone": self.tone, "bit_depth": self.config.bit_depth, "seed": self.config.seed}
+        extra = {
+            "tile": "auto" if self.config.tile is None else self.config.tile,
+            "tone": self.tone,
+            "bit_depth": self.config.bit_depth,
+            "seed": self.config.seed,
+        }
         return {
             "preset": self.preset.label,
             "hash": settings_hash(chosen, self.prior["sha256"]),
@@ -170,8 +181,18 @@ class Fuser:
             "warnings": notes,
             "seconds": round(time.perf_counter() - begun, 3),
             "size": list(data.shape[:2]),
+            "tile": self._tile(*data.shape[:2]),
         }
         return Fused(data, report, self.config.bit_depth)
+
+    def _tile(self, height: int, width: int) -> int | None:
+        """The tile that an image of this size is given; None for the whole at once."""
+        wanted = self.config.tile
+        if wanted is None:
+            wanted = AUTO_TILE if height * width > AUTO_PIXELS else 0
+        if wanted and max(height, width) <= wanted:
+            return None
+        return wanted or None
 
     def _sample(self, lumas: list[Tensor], on_step: Callable[[int, int], Any] | None) -> Tensor:
         preset = self.preset
@@ -188,6 +209,7 @@ class Fuser:
             start=preset.start,
             warm_sweeps=preset.warm_sweeps,
             luma=preset.luma,
+            tile=self._tile(*lumas[0].shape[-2:]),
             generator=[torch.Generator().manual_seed(pair_seed(lumas, self.config.seed))],
             callback_on_step_end=report_step,
         ).unclipped

@@ -22,6 +22,7 @@ from ddfm.diffusion import add_noise, alpha_bar, call_network, snr, to_x0
 from ddfm.likelihood import FusionLikelihood, Likelihood, em_alone
 from ddfm.priors import load_prior
 from ddfm.sampling import SAMPLERS, Sampler, draw_noise, make_sampler, timestep_grid
+from ddfm.tiling import check_tile, tiled
 
 __all__ = ["MIN_SIZE", "DDFMOutput", "DDFMPipeline"]
 
@@ -83,6 +84,7 @@ class DDFMPipeline(DiffusionPipeline):
         start: int | None = None,
         warm_sweeps: int = 1,
         luma: str = "full",
+        tile: int | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         callback_on_step_end: Callable[[Any, int, int, dict[str, Tensor]], Any] | None = None,
     ) -> DDFMOutput:
@@ -93,6 +95,8 @@ class DDFMPipeline(DiffusionPipeline):
         start: None samples from pure noise (the paper); a timestep t0 < T starts from the fusion without the
         prior (``warm_sweeps`` EM iterations), noised to t0 (CCDF, SDEdit).
         luma: of an RGB prior, the BT.601 range in which it meets the sources: "full", or "studio" as the released code.
+        tile: the network sees at most so many pixels a side at a time, a quarter shared with its neighbours; EM always
+        sees the whole image. None: the whole image at once.
         generator: CPU generators, one per image; by default each image has its own with seed 0, so a result
         depends neither on the batch nor on the order. callback_on_step_end(pipeline, i, t, tensors) sees x_t
         (after the step), x0 and f_hat; what it returns is ignored.
@@ -103,13 +107,14 @@ class DDFMPipeline(DiffusionPipeline):
         stack = self._stack(sources)
         generators = _generators(generator, len(stack))
         sampling = self._sampler(sampler, num_inference_steps, start, sigma)
+        self._check_tile(tile)
         to_luma, gain = _LUMAS[check_choice("luma", luma, tuple(_LUMAS))]
         abar = self._alpha_bar()
         first = None if start is None else int(sampling.timesteps[0])
         x_t, state = self._begin(likelihood, stack, first, warm_sweeps, generators)
         for i, t in enumerate(self.progress_bar(sampling.timesteps)):
             level = abar[t]
-            x0 = self._predict(x_t, t, level).clamp(-1, 1)  # Eq. 4
+            x0 = self._predict(x_t, t, level, tile).clamp(-1, 1)  # Eq. 4
             y = to_luma(x0)
             f_hat, state = likelihood.step(y, state, float(snr(level)))  # Eq. 16, 31, 25-30
             x_t = sampling.step(x0 + gain(x0) * (f_hat - y), t, x_t, generators)  # Eq. 5; the chroma stays
@@ -157,11 +162,19 @@ class DDFMPipeline(DiffusionPipeline):
         f, state = em_alone(likelihood, stack, check_range_int("warm_sweeps", warm_sweeps))
         return add_noise(f.expand_as(noise), noise, self._alpha_bar()[first]), state
 
-    def _predict(self, x_t: Tensor, t: Tensor, abar: Tensor) -> Tensor:
-        """The prior's x0; padding exists only around the network call."""
+    def _check_tile(self, tile: int | None) -> None:
+        if tile is not None:
+            check_tile(int(check_range("tile", tile, 4 * self.multiple, 10**6)), tile // 4, self.multiple)
+
+    def _predict(self, x_t: Tensor, t: Tensor, abar: Tensor, tile: int | None) -> Tensor:
+        """The prior's x0; padding and tiles exist only around the network call."""
         height, width = x_t.shape[-2:]
         padded = reflect_to(x_t, self.multiple).to(self.unet.dtype)
-        output = call_network(self.unet, padded, t.to(self.device), self.config.unshuffle)
+
+        def network(part: Tensor) -> Tensor:
+            return call_network(self.unet, part, t.to(self.device), self.config.unshuffle)
+
+        output = tiled(network, padded, tile, tile // 4, self.multiple) if tile else network(padded)
         output = output[..., :height, :width].float()
         return to_x0(output, x_t, abar, self.scheduler.config.prediction_type)
 

@@ -31,6 +31,10 @@ Tone = Annotated[
     typer.Option("--tone", help="Stretch of the result: none, minmax or percentile.  [default: the preset's]"),
 ]
 BitDepth = Annotated[int, typer.Option("--bit-depth", help="8 or 16 (PNG and TIFF) bits of the result.")]
+Tile = Annotated[
+    int | None,
+    typer.Option("--tile", help="Pixels a side that the network sees at once; 0: all.  [default: 1024 above 4 MP]"),
+]
 Suffix = Annotated[str, typer.Option("--suffix", help="Format of the results of a folder run.")]
 SkipUnmatched = Annotated[
     bool, typer.Option("--skip-unmatched", help="Leave out files without a partner in the other folder.")
@@ -49,6 +53,7 @@ def fuse(
     dtype: Dtype = None,
     tone: Tone = None,
     bit_depth: BitDepth = 8,
+    tile: Tile = None,
     suffix: Suffix = ".png",
     overwrite: Overwrite = False,
     skip_unmatched: SkipUnmatched = False,
@@ -63,7 +68,7 @@ def fuse(
 
     jobs = engine.plan(sources, output, skip_unmatched=skip_unmatched, suffix=suffix)
     folder = output if sources[0].is_dir() else None
-    config = FuseConfig(preset, prior, steps, seed, device, dtype, tone, bit_depth)
+    config = FuseConfig(preset, prior, steps, seed, device, dtype, tone, bit_depth, tile)
     config.check_format(jobs[0].output.suffix)
     engine.check_writable(jobs)
     if not folder:

@@ -1,0 +1,129 @@
+"""Tiles: weights that sum to 1, exactness for local networks, and what a user sees of it."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import ddfm
+from ddfm._checks import DDFMError
+from ddfm.pipeline import DDFMPipeline
+from ddfm.tiling import starts, tiled, weights
+
+
+@pytest.mark.parametrize("length", [8, 64, 65, 96, 100, 161, 1000])
+@pytest.mark.parametrize(("tile", "overlap"), [(64, 16), (64, 32), (48, 8)])
+def test_weights_sum_to_one_everywhere(length, tile, overlap):
+    begins = starts(length, tile, overlap)
+    size = min(tile, length)
+    total = torch.zeros(length, dtype=torch.float64)
+    for begin, w in zip(begins, weights(begins, size, overlap, length), strict=True):
+        total[begin : begin + size] += w
+    assert torch.allclose(total, torch.ones_like(total), atol=1e-15)
+    assert begins[0] == 0
+    assert begins[-1] + size == length
+    for one, following in itertools.pairwise(begins):
+        assert following - one <= tile - overlap
+
+
+@pytest.mark.parametrize("stride", [1, 8])
+@pytest.mark.parametrize("size", [(64, 64), (200, 136), (72, 640)])
+def test_a_network_of_local_support_is_exact(stride, size):
+    """Receptive field of 4 pixels, the halo of an overlap of 16; with a stride of 8 the blocks must line up too."""
+    generator = torch.Generator().manual_seed(0)
+    kernel = torch.randn((2, 1, 9, 9), generator=generator, dtype=torch.float64)
+
+    def local(x):
+        y = torch.tanh(F.conv2d(F.pad(x, (4, 4, 4, 4), mode="reflect"), kernel))
+        if stride > 1:  # something that depends on where the blocks begin
+            y = y + F.interpolate(F.avg_pool2d(y, 4), scale_factor=4)
+        return y
+
+    x = torch.randn((2, 1, *size), generator=generator, dtype=torch.float64)
+    overlap = 16 if stride == 1 else 32
+    assert torch.allclose(tiled(local, x, 64, overlap, stride), local(x), atol=1e-13)
+
+
+def test_memory_is_the_tiles():
+    largest = []
+
+    def spy(x):
+        largest.append(max(x.shape[-2:]))
+        return x
+
+    x = torch.rand(1, 1, 496, 304)
+    assert torch.allclose(tiled(spy, x, 128, 32, 16), x, atol=1e-6)
+    assert max(largest) == 128
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(60, 16), (64, 12), (64, 40), (64, 0)])
+def test_tiles_that_do_not_fit(tile, overlap):
+    with pytest.raises(DDFMError, match="multiples of 8"):
+        tiled(lambda x: x, torch.zeros(1, 1, 100, 100), tile, overlap, 8)
+
+
+# ---- in the pipeline ------------------------------------------------------------------------------
+
+
+def pair(height, width):
+    generator = torch.Generator().manual_seed(5)
+    coarse = torch.rand((2, 1, height // 8, width // 8), generator=generator)
+    smooth = F.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
+    return smooth[:1], smooth[1:]
+
+
+def test_a_tile_as_large_as_the_image_changes_nothing(tiny_prior):
+    pipe = DDFMPipeline.from_pretrained(tiny_prior)
+    pipe.set_progress_bar_config(disable=True)
+    a, b = pair(40, 56)
+    whole = pipe(a, b, num_inference_steps=2).images
+    assert torch.equal(pipe(a, b, num_inference_steps=2, tile=64).images, whole)
+    tiled_ = pipe(a, b, num_inference_steps=2, tile=32).images
+    assert tiled_.shape == whole.shape
+    assert not torch.equal(tiled_, whole)
+
+
+def test_the_network_never_sees_more_than_a_tile(tiny_prior, monkeypatch):
+    pipe = DDFMPipeline.from_pretrained(tiny_prior)
+    pipe.set_progress_bar_config(disable=True)
+    seen = []
+    forward = pipe.unet.forward
+    monkeypatch.setattr(pipe.unet, "forward", lambda x, t: seen.append(x.shape) or forward(x, t))
+    pipe(*pair(72, 200), num_inference_steps=1, tile=64)
+    assert len(seen) > 1
+    assert max(max(shape[-2:]) for shape in seen) == 32  # unshuffled by two
+
+
+def test_tiling_is_automatic_where_the_image_is_large(tiny_prior, monkeypatch):
+    from ddfm import fusion
+
+    monkeypatch.setattr(fusion, "AUTO_TILE", 32)
+    monkeypatch.setattr(fusion, "AUTO_PIXELS", 1000)
+    a, b = (x[0, 0].numpy() for x in pair(40, 56))
+    auto = ddfm.fuse(a, b, prior=str(tiny_prior), preset="fast")
+    asked = ddfm.fuse(a, b, prior=str(tiny_prior), preset="fast", tile=32)
+    never = ddfm.fuse(a, b, prior=str(tiny_prior), preset="fast", tile=0)
+    assert np.array_equal(auto.data, asked.data)
+    assert not np.array_equal(auto.data, never.data)
+    assert (auto.report["tile"], asked.report["tile"], never.report["tile"]) == (32, 32, None)
+
+
+def test_wrong_tiles(tiny_prior):
+    for tile in (-1, 7, 2.5, "big"):
+        with pytest.raises(DDFMError, match="tile"):
+            ddfm.fuse(*(x[0, 0].numpy() for x in pair(40, 56)), prior=str(tiny_prior), tile=tile)
+
+
+@pytest.mark.slow
+def test_with_the_bundled_prior_tiles_cannot_be_seen():
+    """Its group norms see a tile and not the whole: at most a level on 99 % of pixels, and no step at the borders."""
+    scene = ddfm.samples.street((512, 704), 0)
+    whole = ddfm.fuse(scene.infrared, scene.visible, preset="fast", tile=0).data
+    parts = ddfm.fuse(scene.infrared, scene.visible, preset="fast", tile=256).data
+    apart = np.abs(whole - parts) * 255
+    assert np.percentile(apart, 99) <= 1
+    ramp = np.linspace(0.2, 0.8, 704, dtype=np.float32)[None].repeat(512, 0)
+    smooth = ddfm.fuse(ramp, ramp * 0.999, preset="fast", tile=256).data
+    assert np.abs(np.diff(smooth, n=2, axis=1)).max() * 255 < 1
