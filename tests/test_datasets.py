@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from ddfm._checks import DDFMError
-from ddfm.datasets import DATASETS, PairedData, check_pairs, find_pairs, pairs_sha256
+from ddfm.datasets import DATASETS, PairedData, check_pairs, find_known, find_pairs, pairs_sha256
 
 
 def picture(seed, shape=(40, 48), smooth=8):
@@ -100,6 +100,34 @@ def test_the_same_file_under_both_roles(tmp_path):
 def test_the_same_pixels_in_another_file(tmp_path):
     Image.open(pairs(tmp_path) / "ir/y.png").save(tmp_path / "vi/y.png", compress_level=0)
     assert kinds(tmp_path) == ["same picture"]
+
+
+def test_roles_that_are_almost_the_same_picture(tmp_path):
+    save(pairs(tmp_path) / "vi/y.png", picture(1).clip(0, 254) + 1)
+    assert kinds(tmp_path) == ["same picture"]
+
+
+def test_constant_pictures(tmp_path):
+    save(pairs(tmp_path) / "vi/y.png", np.full((40, 48), 9, np.uint8))
+    (finding,) = check_pairs(find_pairs(tmp_path))
+    assert (finding.kind, finding.text.endswith("B")) == ("constant", True)
+
+
+def test_other_parts_of_a_data_set_are_named(tmp_path):
+    pairs(pairs(tmp_path, "test/ir", "test/vi"), "train/ir", "train/vi")
+    data = find_pairs(tmp_path, "msrs")
+    assert data.pairs["x"][0] == tmp_path / "test/ir/x.png"
+    assert "train/ir + train/vi" in data.notes[0]
+
+
+def test_copies_are_found_by_how_their_folders_are_called(tmp_path):
+    pairs(tmp_path / "TNO-dev")
+    pairs(tmp_path / "mri-ct-dev", "ct", "mri")
+    (tmp_path / "msrs").mkdir()
+    assert len(find_known(tmp_path, "tno")[1].pairs) == 3
+    assert len(find_known(tmp_path, "harvard-ct")[1].pairs) == 3
+    assert isinstance(find_known(tmp_path, "msrs")[1], DDFMError)
+    assert find_known(tmp_path, "llvip") is None
 
 
 def test_a_pair_that_is_almost_another(tmp_path):

@@ -65,9 +65,9 @@ def test_what_is_not_defined_is_left_out_counted_and_said(root):
     found = evaluate_folder(data(root), root / "mean")
     assert math.isnan(found.images["a"]["hot"])
     assert found.means()["hot"] == pytest.approx(np.mean([found.images[s]["hot"] for s in "bc"]))
-    assert found.left_out() == {"hot": 1}
+    assert found.left_out() == {"hot": 1, "minRetention": 1}
     assert "hot: not defined on 1 of 3" in found.notes
-    assert "minRetention" not in found.left_out()  # texture is there
+    assert any(note.startswith("a: constant: A;") for note in found.notes)
     assert (
         json.loads(json.dumps(to_json("t", [found]), allow_nan=False))["methods"]["mean"]["images"]["a"]["hot"] is None
     )
@@ -86,7 +86,7 @@ def test_constant_images_are_said_and_make_no_nan(root):
         for folder in ("ir", "vi", "mean"):
             save(root / folder / f"{stem}.png", np.full((48, 56), 70, np.uint8))
     found = evaluate_folder(data(root), root / "mean", metrics="six,SCD,PSNR")
-    assert "a: the fused image is constant" in found.notes
+    assert any(note.startswith("a: constant: fused image, A, B;") for note in found.notes)
     assert found.left_out() == {"PSNR": 3}  # infinite
     assert all(v is None or math.isfinite(v) for v in found.means().values())
 
@@ -106,7 +106,8 @@ def test_unmatched_files_are_listed_and_left_out(root):
     ("break_it", "says"),
     [
         (lambda r: save(r / "mean/b.png", levels(1, (48, 57))), r"mean.b\.png: got 57x48 pixels, expected 56x48"),
-        (lambda r: [p.unlink() for p in (r / "mean").iterdir()], "another data set"),
+        (lambda r: [p.unlink() for p in (r / "mean").iterdir()], "mean: got no images"),
+        (lambda r: [p.rename(p.with_stem(f"z{p.stem}")) for p in (r / "mean").iterdir()], "another data set"),
         (lambda r: (r / "mean/b.png").write_bytes(b"x"), r"mean.b\.png"),
         (lambda r: [p.unlink() for p in (r / "ir").iterdir()], "no file stem in both"),
     ],
@@ -118,7 +119,7 @@ def test_what_is_refused(root, break_it, says):
 
 
 def test_results_of_another_data_set_with_the_same_names_are_noticed(root):
-    save(root / "mean/b.png", levels(999))
+    save(root / "mean/b.png", np.random.default_rng(9).integers(0, 256, (48, 56), dtype=np.uint8))
     notes = evaluate_folder(data(root), root / "mean").notes
     assert [note for note in notes if "resembles neither" in note] == [
         "b: resembles neither source; of another data set?"
@@ -144,6 +145,15 @@ def test_grey_is_opencvs_for_every_kind_of_colour():
     assert got[-1] == 255
 
 
+def test_a_row_gains_nothing_by_leaving_out_a_hard_image(root):
+    (root / "max/b.png").unlink()
+    found = [evaluate_folder(data(root), root / name) for name in ("mean", "max")]
+    table = mean_table("t", found)
+    expected = np.mean([found[0].images[s]["EN"] for s in "ac"])
+    assert table.rows["mean"]["EN"] == pytest.approx(expected)
+    assert "means over the 2 images that every row has" in table.notes
+
+
 # ---- formats --------------------------------------------------------------------------------------
 
 
@@ -152,7 +162,7 @@ def table():
     rows = {"one": {"EN": 7.0, "MSE": 10.0, "hot": None}, "two_b": {"EN": 7.1, "MSE": 8.0, "hot": 0.5}}
     rows |= {"three": {"EN": 6.0, "MSE": 12.0, "hot": 0.4}, "copy": {"EN": 7.9, "MSE": 0.0, "hot": 1.0}}
     claimed = {"other (claimed)": {"EN": 9.0}}
-    return tables.ScoreTable("t_1", "paper", ("EN", "MSE", "hot"), rows, claimed, ["a note"], unmarked=("copy",))
+    return tables.ScoreTable("t_1", "paper", ("EN", "MSE", "hot"), rows, claimed, ["a note"], unmarked={"copy": ()})
 
 
 def test_marks_follow_the_direction_and_leave_out_claimed_and_unmarked_rows(table):
@@ -164,6 +174,12 @@ def test_marks_follow_the_direction_and_leave_out_claimed_and_unmarked_rows(tabl
         ("two_b", "hot"): 1,
         ("three", "hot"): 2,
     }
+
+
+def test_a_row_may_be_unmarked_in_some_metrics_only():
+    rows = {"max": {"MI": 5.0, "EN": 7.0}, "a": {"MI": 3.0, "EN": 6.0}}
+    ranks = tables.ScoreTable("t", "paper", ("MI", "EN"), rows, unmarked={"max": ("MI",)}).ranks()
+    assert ranks == {("a", "MI"): 1, ("max", "EN"): 1, ("a", "EN"): 2}
 
 
 def test_equal_as_printed_shares_the_rank():
@@ -184,7 +200,7 @@ def test_latex(table):
     text = tables.to_latex(table)
     assert r"two\_b & \textbf{7.100} & \textbf{8.000} & \textbf{0.500} \\" in text
     assert r"one & \underline{7.000} & \underline{10.000} & - \\" in text
-    assert "convention" in text.splitlines()[1]
+    assert "convention" in text.splitlines()[2]
     assert text.count("{") == text.count("}")
 
 
@@ -253,6 +269,9 @@ def test_one_folder_is_shown_image_by_image(ddfm):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        (("ir", "vi", "mean", "mean"), "several folders named mean"),
+        (("ir", "vi", "A=mean", "A=max"), "several folders named A"),
+        (("ir", "vi", "mean", "-o", "/proc/self/x.md"), "can be written to"),
         (("ir", "vi", "nothing"), "no such folder"),
         (("ir", "nothing", "mean"), "no such folder"),
         (("ir", "vi", "mean", "--metrics", "EN,VIFF"), "Did you mean"),

@@ -547,7 +547,7 @@ def test_without_targets_or_texture_the_value_is_nan():
     assert metrics.hot_retention(visible, flat).isnan().all()
     assert metrics.texture_retention(visible, flat).isnan().all()
     assert metrics.texture_retention(flat, visible).item() == 0
-    assert metrics.evaluate(visible, flat, visible)["minRetention"].item() == pytest.approx(1)
+    assert metrics.evaluate(visible, flat, visible)["minRetention"].isnan().all()  # one half proves nothing
 
 
 def test_texture_retention_ignores_brightness_and_contrast():

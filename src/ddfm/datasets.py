@@ -24,6 +24,7 @@ __all__ = [
     "PairedData",
     "by_stem",
     "check_pairs",
+    "find_known",
     "find_pairs",
     "match_folders",
     "pairs_sha256",
@@ -128,13 +129,15 @@ _ANY_B = ("vi", "vis", "visible", "rgb", "mri", "mr")
 class PairedData:
     """The pairs of one data set.
 
-    name: for tables; roles: names of A and B; pairs: stem -> (A, B), sorted; unmatched: files left out.
+    name: for tables; roles: names of A and B; pairs: stem -> (A, B), sorted; unmatched: files left out;
+    notes: what else is there and was not taken.
     """
 
     name: str
     roles: tuple[str, str]
     pairs: Mapping[str, Pair]
     unmatched: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_folders(cls, a: Path, b: Path, name: str = "") -> PairedData:
@@ -145,6 +148,21 @@ class PairedData:
             raise problem(f"{a}, {b}", "no file stem in both", "pairs of images with the same names")
         left = tuple(t[stem] for t in tables for stem in sorted(t.keys() - set(common)))
         return cls(name or a.parent.name, (a.name, b.name), {s: (tables[0][s], tables[1][s]) for s in common}, left)
+
+
+def find_known(root: Path, name: str) -> tuple[Path, PairedData | DDFMError] | None:
+    """A copy of data set ``name`` in a folder of ``root`` called like it; its pairs, or what is wrong with it."""
+    calls = {name, name.replace("harvard-", "mri-"), f"{name.removeprefix('harvard-')}-mri"}
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        if any(folder.name.lower().startswith(call) for call in calls):
+            try:
+                try:
+                    return folder, find_pairs(folder, name)
+                except DDFMError:
+                    return folder, find_pairs(folder)
+            except DDFMError as error:
+                return folder, error
+    return None
 
 
 def find_pairs(root: Path, known: str | None = None) -> PairedData:
@@ -167,14 +185,25 @@ def find_pairs(root: Path, known: str | None = None) -> PairedData:
 
 
 def _known_pairs(root: Path, known: KnownDataset) -> PairedData | None:
-    for a, b in known.layouts:
-        if _has_images(root / a) and _has_images(root / b):
-            return dataclasses.replace(PairedData.from_folders(root / a, root / b), name=root.resolve().name)
+    present = [(a, b) for a, b in known.layouts if _has_images(root / a) and _has_images(root / b)]
+    if present:
+        (a, b), *others = _distinct(root, present)
+        notes = tuple(f"{x} + {y} in {root} is not part of it: name its folder" for x, y in others)
+        found = PairedData.from_folders(root / a, root / b)
+        return dataclasses.replace(found, name=root.resolve().name, notes=notes)
     for prefixes in known.prefixes:
         pairs = dict(_prefixed(root, prefixes))
         if pairs:
             return PairedData(root.resolve().name, prefixes, pairs)
     return None
+
+
+def _distinct(root: Path, layouts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The layouts without those that are the same folders in another case (on file systems that do not tell)."""
+    seen: dict[tuple[int, int], tuple[str, str]] = {}
+    for a, b in layouts:
+        seen.setdefault(((root / a).stat().st_ino, (root / b).stat().st_ino), (a, b))
+    return list(seen.values())
 
 
 def _prefixed(root: Path, prefixes: tuple[str, str]) -> Iterator[tuple[str, Pair]]:
@@ -281,6 +310,11 @@ def _check_pair(name: str, images: tuple[Image, Image]) -> list[Finding]:
         found.append(Finding("size", (name,), text))
     elif np.array_equal(a.data, b.data):
         found.append(Finding("same picture", (name,), "both roles hold the same pixels"))
+    elif float(_thumbnail(a) @ _thumbnail(b)) > ALIKE:
+        found.append(Finding("same picture", (name,), "both roles hold almost the same picture"))
+    flat = [role for role, image in zip("AB", images, strict=True) if np.ptp(image.data) == 0]
+    if flat:
+        found.append(Finding("constant", (name,), f"nothing is to be seen in {' and '.join(flat)}"))
     if _colourful(a) and not _colourful(b) and not _pseudo(a):
         found.append(Finding("swapped", (name,), "the first is in natural colour and the second grey: roles swapped?"))
     return found

@@ -19,7 +19,7 @@ from ddfm.color import grey_levels
 from ddfm.datasets import PairedData, by_stem
 from ddfm.io import read_image
 from ddfm.metrics import evaluate
-from ddfm.metrics.statistics import pearson
+from ddfm.metrics.statistics import gradients, pearson
 from ddfm.metrics.table import parse_names
 from ddfm.tables import ScoreTable
 
@@ -34,7 +34,8 @@ __all__ = [
     "to_json",
 ]
 
-ALIEN = 0.1  # a fused image that correlates less than this with both sources is hardly made of them
+#: Correlation of gradient magnitudes; a fused image below it with both sources is hardly made of them.
+ALIEN = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +100,8 @@ def evaluate_folder(
     """
     names = parse_names(metrics)
     table = by_stem(fused)
+    if not table:
+        raise problem(str(fused), "no images", "fused images named as their sources")
     common = [stem for stem in data.pairs if stem in table]
     if not common:
         got = f"no file stem of {data.pairs[next(iter(data.pairs))][0].parent}"
@@ -123,11 +126,18 @@ def _one(
             raise problem(
                 str(path), f"{sizes[0]} pixels", f"{sizes[1]}, the size of {source}", "Sizes are never mended."
             )
-    values = score(f, a, b, convention=convention, metrics=names)
-    if bool((f == f.flatten()[0]).all()):
-        return values, f"{stem}: the fused image is constant"
-    alike = max(abs(float(pearson(f, source))) for source in (a, b))
-    return values, f"{stem}: resembles neither source; of another data set?" if alike < ALIEN else ""
+    remark = oddity(f, a, b)
+    return score(f, a, b, convention=convention, metrics=names), f"{stem}: {remark}" if remark else ""
+
+
+def oddity(f: Tensor, a: Tensor, b: Tensor) -> str:
+    """What a reader of the numbers should know of these images (1, 1, H, W); empty if nothing."""
+    flat = [name for name, x in (("fused image", f), ("A", a), ("B", b)) if bool((x == x.flatten()[0]).all())]
+    if flat:
+        return f"constant: {', '.join(flat)}; information that is not there counts as kept"
+    edges = [torch.hypot(*gradients(x)) for x in (f, a, b)]
+    alike = max(float(pearson(edges[0], source)) for source in edges[1:])
+    return "resembles neither source; of another data set?" if alike < ALIEN else ""
 
 
 def _unmatched(data: PairedData, table: Mapping[str, Path], fused: Path) -> list[str]:
@@ -146,10 +156,16 @@ def _unmatched(data: PairedData, table: Mapping[str, Path], fused: Path) -> list
 
 
 def mean_table(title: str, evaluations: Sequence[Evaluation]) -> ScoreTable:
-    """One row for each folder; notes of all."""
+    """One row for each folder, over the images that all have: leaving out a hard one must gain nothing."""
     first = evaluations[0]
+    common = set.intersection(*(set(e.images) for e in evaluations))
     notes = [f"{e.name}: {note}" if len(evaluations) > 1 else note for e in evaluations for note in e.notes]
-    return ScoreTable(title, first.convention, first.metrics, {e.name: e.means() for e in evaluations}, notes=notes)
+    if any(len(e.images) > len(common) for e in evaluations):
+        notes.insert(0, f"means over the {len(common)} images that every row has")
+        if not common:
+            raise problem("FUSED", "folders without a common image", "results for the same sources")
+    rows = {e.name: means({s: e.images[s] for s in sorted(common)}, e.metrics) for e in evaluations}
+    return ScoreTable(title, first.convention, first.metrics, rows, notes=notes)
 
 
 def image_table(evaluation: Evaluation) -> ScoreTable:

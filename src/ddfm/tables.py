@@ -26,7 +26,7 @@ class ScoreTable:
     title: such as "tno-dev, means of 8 images"; convention: of the measured rows; metrics: the columns;
     rows: measured, by method; claimed: rows not measured here, by method; notes: said below;
     extra: further columns without a best, by name and method (seconds); ranked: whether best values are marked;
-    unmarked: measured rows that take no part in that.
+    unmarked: measured rows that take no part in that, each with the metrics concerned (none named: all).
     """
 
     title: str
@@ -37,20 +37,23 @@ class ScoreTable:
     notes: Sequence[str] = ()
     extra: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
     ranked: bool = True
-    unmarked: Sequence[str] = ()
+    unmarked: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
 
     def ranks(self) -> dict[tuple[str, str], int]:
         """(method, metric) -> 1 for the best and 2 for the second best value, ties sharing the better rank."""
         found = {}
         for metric in self.metrics:
             direction = METRICS[metric].direction
-            values = {m: digits(row.get(metric)) for m, row in self.rows.items() if m not in self.unmarked}
+            values = {m: digits(row.get(metric)) for m, row in self.rows.items() if self._marked(m, metric)}
             numbers = sorted({float(v) for v in values.values() if v != NOTHING}, reverse=direction > 0)
             if direction and self.ranked and len(self.rows) > 1:
                 for method, value in values.items():
                     if value != NOTHING and float(value) in numbers[:2]:
                         found[method, metric] = 1 + numbers.index(float(value))
         return found
+
+    def _marked(self, method: str, metric: str) -> bool:
+        return method not in self.unmarked or (bool(self.unmarked[method]) and metric not in self.unmarked[method])
 
 
 NOTHING = "-"
@@ -105,6 +108,7 @@ def to_latex(table: ScoreTable) -> str:
     caption = _tex("; ".join([table.title, *_said(table)]))
     return "\n".join(
         [
+            r"% needs \usepackage{booktabs}",
             r"\begin{table}",
             rf"\caption{{{caption}}}",
             r"\begin{tabular}{l" + "r" * (len(head) - 1) + "}",

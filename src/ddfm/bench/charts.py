@@ -17,7 +17,10 @@ __all__ = ["bars", "heatmap", "radar", "scatter"]
 Means = Mapping[str, Mapping[str, float | None]]  # method -> metric -> mean
 Images = Mapping[str, Mapping[str, Mapping[str, float | None]]]  # method -> image -> metric -> value
 
-_COLORS = ("#1b6ca8", "#c8452f", "#3d8b5f", "#8e5ea2", "#b8860b", "#5f6b73", "#d081a8", "#4aa3a3", "#7a5230", "#222222")
+_COLORS = (
+    *("#1b6ca8", "#c8452f", "#3d8b5f", "#8e5ea2", "#b8860b", "#5f6b73", "#d081a8", "#4aa3a3", "#7a5230", "#222222"),
+    *("#7fb2dd", "#f09a8a", "#9ad1ae", "#cdb3d9", "#e6c873", "#aeb7bd", "#f3c9dc", "#a8dcdc", "#c49a78", "#8a8a8a"),
+)
 _MARKS = "os^Dv<>PX*"
 
 
@@ -80,6 +83,7 @@ def radar(means: Means, metrics: Sequence[str], title: str) -> bytes:
         closed = [*row, row[0]]
         axes.plot([*angles, angles[0]], closed, color=_color(list(means), method), lw=1.6, label=method)
     axes.set_xticks(angles, metrics, fontsize=9)
+    axes.tick_params(axis="x", pad=12)
     axes.set_ylim(0, 1)
     axes.set_yticks([0.25, 0.5, 0.75, 1.0], [""] * 4)
     axes.set_title(title, fontsize=10)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ddfm._checks import DDFMError
 from ddfm.io import read_image
+from ddfm.metrics.retention import HOT_PERCENTILE, MIN_AREA, connected_components
 
 __all__ = ["SIDE", "sheets", "window"]
 
@@ -41,9 +42,30 @@ def sheets(runs: Sequence[dict[str, Any]], out: Path) -> list[dict[str, Any]]:
 
 
 def window(a: np.ndarray, b: np.ndarray) -> dict[str, tuple[int, int]]:
-    """Upper left corners of the brightest window of A against its surround, and of the most textured one of B."""
+    """Upper left corners of the windows on the clearest hot target of A and on the most texture of B."""
     texture = np.abs(np.diff(b, axis=0))[:, 1:] + np.abs(np.diff(b, axis=1))[1:]
-    return {"hot target": _best(np.maximum(a - np.median(a), 0) ** 2), "texture": _best(texture)}
+    target = clearest_target(a)
+    return {"hot target": _around(target, a.shape) if target else _best(a), "texture": _best(texture)}
+
+
+def clearest_target(a: np.ndarray) -> tuple[int, int] | None:
+    """Centre of the hot target, as the retention metric sees targets, that stands out most for its size."""
+    labels, count = connected_components(a >= np.percentile(a, HOT_PERCENTILE))
+    best, place = 0.0, None
+    for label in range(1, count + 1):
+        rows, columns = np.nonzero(labels == label)
+        if len(rows) >= MIN_AREA and max(np.ptp(rows), np.ptp(columns)) < SIDE:
+            near = a[max(rows.min() - 15, 0) : rows.max() + 16, max(columns.min() - 15, 0) : columns.max() + 16]
+            clear = (a[rows, columns].mean() - near.mean()) * len(rows) ** 0.5
+            if clear > best:
+                best, place = clear, (int(rows.mean()), int(columns.mean()))
+    return place
+
+
+def _around(place: tuple[int, int], shape: tuple[int, ...]) -> tuple[int, int]:
+    """Corner of the window with ``place`` in its middle, inside the image."""
+    y, x = (min(max(p - SIDE // 2, 0), max(n - SIDE, 0)) for p, n in zip(place, shape, strict=True))
+    return y, x
 
 
 def _best(weight: np.ndarray) -> tuple[int, int]:

@@ -18,30 +18,39 @@ from ddfm.bench.methods import ABLATIONS
 from ddfm.bench.run import read_runs
 from ddfm.bench.significance import LEAST_IMAGES, Comparison, compare
 from ddfm.io import write_bytes
-from ddfm.metrics.table import METRICS, SIX
+from ddfm.metrics.table import METRICS
 from ddfm.tables import ScoreTable, digits, to_csv, to_latex, to_markdown
 
 __all__ = ["ablation_tables", "write_heatmaps", "write_report"]
 
 Run = dict[str, Any]
 CLAIMED = "claimed: printed by the paper for its own test pairs, not run here; only the order of magnitude compares"
+DEFAULT_REFERENCE = "balanced"
 ELSEWHERE = "elsewhere: from the file given with --rows, not run here"
-#: Shown, but without marks: they win MI and VIF by construction, and nobody would use them.
-NO_OPPONENTS = ("copy-A", "copy-B", "maximum")
-UNMARKED = f"{', '.join(NO_OPPONENTS)} take no part in best and second: they win MI and VIF by construction"
+#: Shown without marks: copies, which are no fusion, and the maximum where it wins by construction.
+UNMARKED: dict[str, tuple[str, ...]] = {"copy-A": (), "copy-B": (), "maximum": ("MI", "VIF")}
+UNMARKED_NOTE = "no marks for copies of a source, nor for the maximum in MI and VIF, which it wins by construction"
 
 
-def write_report(out: Path, target: Path, reference: str = "balanced", rows: Path | None = None) -> list[Path]:
+def write_report(out: Path, target: Path, reference: str | None = None, rows: Path | None = None) -> list[Path]:
     """Tables (.md, .tex, .csv), charts and index.html of the results in ``out``; the files written, the page first.
 
-    Raises DDFMError if there is no result, or none of ``reference``.
+    ``reference``: the method that the others are tested against; by default balanced, if it is there. Raises DDFMError
+    if there is no result, or none of ``reference``.
     """
     runs, notes = read_runs(out)
     conventions = sorted({run["convention"] for run in runs})
     methods = sorted({run["method"] for run in runs})
-    if reference not in methods:
+    if reference is None:
+        reference = DEFAULT_REFERENCE if DEFAULT_REFERENCE in methods else ""
+        notes += (
+            [] if reference else [f"no method {DEFAULT_REFERENCE}: no significance test; name one with --reference"]
+        )
+    elif reference not in methods:
         raise problem("--reference", repr(reference), f"one of {', '.join(methods)}", "Run it: ddfm benchmark.")
     extra = read_rows(rows) if rows else {}
+    names = {run["dataset"]["name"] for run in runs}
+    notes += [f"{rows}: rows of {name}, which is not among the data sets" for name in extra if name not in names]
     sections = [
         Section(name, convention, group, reference, extra.get(name, {}), out)
         for convention in conventions
@@ -95,7 +104,7 @@ class Section:
         out: Path,
     ) -> None:
         self.name, self.convention, self.reference, self.out = name, convention, reference, out
-        self.runs = _same_pairs(sorted(runs, key=lambda run: _place(run["method"])))
+        self.runs = sorted(runs, key=lambda run: _place(run["method"]))
         self.metrics = tuple(self.runs[0]["metrics"])
         self.slug = name if convention == "paper" else f"{name}-{convention}"
         self.images = {run["method"]: _values(run) for run in self.runs}
@@ -111,20 +120,22 @@ class Section:
         tones = sorted({run["tone"] for run in self.runs})
         notes = [f"tone {' or '.join(tones)}; grey sources"]
         notes += [CLAIMED] * bool(claimed) + [ELSEWHERE] * bool(elsewhere)
-        notes += [UNMARKED] if any(run["method"] in NO_OPPONENTS for run in self.runs) else []
+        notes += [UNMARKED_NOTE] if any(run["method"] in UNMARKED for run in self.runs) else []
         for run in self.runs:
+            odd = [f"{name} {image['remark']}" for name, image in run["images"].items() if "remark" in image]
+            notes += [f"{run['method']}: {'; '.join(odd[:5])}"] if odd else []
             notes += [f"{run['method']}: {m} not defined on {n} of {count}" for m, n in run["left_out"].items()]
         seconds = {r["method"]: f"{r['seconds']['median']:.2f}" for r in self.runs if r["seconds"]}
         memory = {r["method"]: f"{r['peak_memory_bytes'] / 1e9:.2f}" for r in self.runs if r["peak_memory_bytes"]}
         return ScoreTable(
-            f"{self.name}, means of {count} images",
+            f"{self.name}, means of {count} image{'s' * (count > 1)}",
             self.convention,
             self.metrics,
             {run["method"]: run["mean"] for run in self.runs},
             others,
             notes,
             {"s/image": seconds, "peak GB": memory},
-            unmarked=NO_OPPONENTS,
+            unmarked=UNMARKED,
         )
 
     def _compare(self) -> list[Comparison]:
@@ -137,9 +148,10 @@ class Section:
         """Charts by file name."""
         means = {run["method"]: run["mean"] for run in self.runs}
         shown = [m for m in self.metrics if METRICS[m].direction]
+        title = f"{self.table.title}, convention {self.convention}"
         found = {
-            f"{self.slug}-bars.png": charts.bars(means, self.metrics, self.table.title),
-            f"{self.slug}-radar.png": charts.radar(means, shown, self.table.title),
+            f"{self.slug}-bars.png": charts.bars(means, self.metrics, title),
+            f"{self.slug}-radar.png": charts.radar(means, shown, title),
         }
         if {"hot", "texture"} <= set(self.metrics):
             title = f"{self.name}: each image; top right keeps both sources"
@@ -159,16 +171,6 @@ def _place(method: str) -> tuple[int, str]:
     """Baselines first, then EM alone, then the rest by name."""
     order = ("average", "maximum", "laplacian", "copy-A", "copy-B", "em-only", "paper", "fast", "balanced")
     return (order.index(method) if method in order else len(order), method)
-
-
-def _same_pairs(runs: list[Run]) -> list[Run]:
-    """Only runs of the same sources and metrics stand in one table. Raises DDFMError."""
-    facts = {(run["dataset"]["sha256"], tuple(run["metrics"])) for run in runs}
-    if len(facts) > 1:
-        got = ", ".join(f"{run['method']} on {len(run['images'])}" for run in runs)
-        remedy = "Run all methods again with one command, or move the odd results away."
-        raise problem(runs[0]["dataset"]["name"], f"runs of different pairs or metrics ({got})", "the same", remedy)
-    return runs
 
 
 def _values(run: Run) -> dict[str, dict[str, float | None]]:
@@ -246,9 +248,8 @@ def _facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
 # ---- ablation and sweep ---------------------------------------------------------------------------
 
 
-def ablation_tables(out: Path) -> list[ScoreTable]:
-    """Table 2 for each data set of ``ddfm ablate``, beside the paper's where it has one; also written to ``out``."""
-    runs, _ = read_runs(out)
+def ablation_tables(runs: Sequence[Run], out: Path) -> list[ScoreTable]:
+    """Table 2 for each data set of these runs, beside the paper's where it has one; also written to ``out``."""
     dataset, rows = claimed_ablation()
     tables = []
     for name, group in _by_dataset(runs).items():
@@ -259,31 +260,29 @@ def ablation_tables(out: Path) -> list[ScoreTable]:
         notes = [f"{key}: {text}" for key, text in ABLATIONS.items() if key in known]
         notes += [CLAIMED] if claimed else []
         title = f"{name}, ablation, means of {len(group[0]['images'])} images"
-        metrics = group[0]["metrics"]
-        tables.append(ScoreTable(title, group[0]["convention"], metrics, known, claimed, notes))
+        tables.append(ScoreTable(title, group[0]["convention"], group[0]["metrics"], known, claimed, notes))
     _write(out / "ablation.md", "\n".join(map(to_markdown, tables)).encode())
     _write(out / "ablation.tex", "\n".join(map(to_latex, tables)).encode())
     return tables
 
 
-def write_heatmaps(out: Path) -> list[Path]:
-    """One picture for each data set and metric of ``ddfm sweep``, and all numbers as CSV."""
-    runs, _ = read_runs(out)
+def write_heatmaps(runs: Sequence[Run], out: Path) -> list[Path]:
+    """One picture for each data set and metric of these runs of a grid, and all numbers as CSV."""
     written = []
     (out / "heatmaps").mkdir(parents=True, exist_ok=True)
     for name, group in _by_dataset(runs).items():
-        cells = {_grid_place(run["method"]): run["mean"] for run in group if run["method"].startswith("psi=")}
+        cells = {_grid_place(run["method"]): run["mean"] for run in group}
         psis, etas = (sorted({place[k] for place in cells}) for k in (0, 1))
-        lines = ["convention,psi,eta," + ",".join(group[0]["metrics"])]
+        metrics, convention = group[0]["metrics"], group[0]["convention"]
+        lines = [",".join(["convention", "psi", "eta", *metrics])]
         for (psi, eta), mean in sorted(cells.items()):
-            values = ["" if mean[m] is None else repr(mean[m]) for m in group[0]["metrics"]]
-            lines.append(",".join([group[0]["convention"], f"{psi:g}", f"{eta:g}", *values]))
-        written.append(_write(out / "heatmaps" / f"{name}.csv", ("\n".join(lines) + "\n").encode()))
-        for metric in dict.fromkeys((*SIX, *group[0]["metrics"])):
-            if metric in group[0]["metrics"]:
-                numbers = np.array([[_cell(cells.get((p, e)), metric) for e in etas] for p in psis])
-                picture = charts.heatmap(numbers, psis, etas, metric, name)
-                written.append(_write(out / "heatmaps" / f"{name}-{metric}.png", picture))
+            values = ["" if mean[m] is None else repr(mean[m]) for m in metrics]
+            lines.append(",".join([convention, f"{psi:g}", f"{eta:g}", *values]))
+        written.append(_write(out / "heatmaps" / f"{name}-{convention}.csv", ("\n".join(lines) + "\n").encode()))
+        for metric in metrics:
+            numbers = np.array([[_cell(cells.get((p, e)), metric) for e in etas] for p in psis])
+            picture = charts.heatmap(numbers, psis, etas, metric, f"{name}, {convention}")
+            written.append(_write(out / "heatmaps" / f"{name}-{convention}-{metric}.png", picture))
     return written
 
 

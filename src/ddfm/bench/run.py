@@ -26,11 +26,11 @@ from ddfm._checks import DDFMError, problem
 from ddfm._provenance import machine, now, versions
 from ddfm.bench.methods import Method
 from ddfm.datasets import PairedData, by_stem, pairs_sha256
-from ddfm.evaluation import left_out, means, read_grey, score
+from ddfm.evaluation import left_out, means, oddity, read_grey, score
 from ddfm.io import file_sha256, write_bytes, write_image
 from ddfm.metrics.table import parse_names
 
-__all__ = ["Plan", "benchmark", "read_runs", "run_one"]
+__all__ = ["Failure", "Plan", "benchmark", "read_runs", "run_one"]
 
 SCHEMA = 1
 SAVE_EVERY = 5.0  # seconds between two savings of a run under way
@@ -50,19 +50,34 @@ class Plan:
         return dataclasses.replace(data, pairs={name: data.pairs[name] for name in names})
 
 
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """A run that could not be finished, and why."""
+
+    dataset: str
+    method: str
+    reason: str
+
+
 def benchmark(
     methods: Sequence[Method],
     sets: Sequence[PairedData],
     out: Path,
     plan: Plan,
     on_image: Callable[[str, str, str], Any] = lambda dataset, method, stem: None,
-) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Run everything that ``out`` does not have yet; yield file and record of each data set and method."""
+) -> Iterator[tuple[Path, dict[str, Any]] | Failure]:
+    """Run everything that ``out`` does not have yet; yield file and record of each data set and method, or its failure.
+
+    A run that fails does not stop the others.
+    """
     for data in sets:
         chosen = plan.pairs(data)
         digest = pairs_sha256(chosen)
         for method in methods:
-            yield run_one(method, chosen, digest, out, plan, on_image)
+            try:
+                yield run_one(method, chosen, digest, out, plan, on_image)
+            except DDFMError as error:
+                yield Failure(data.name, method.name, str(error))
 
 
 def run_one(
@@ -87,12 +102,16 @@ def run_one(
     table = by_stem(method.folder) if method.folder else {}
     saved = time.monotonic()
     with PeakMemory() as peak:
-        for name in missing:
-            record["images"][name] = _measure(method, name, data, pictures, plan, table)
-            on_image(data.name, method.name, name)
-            if time.monotonic() - saved > SAVE_EVERY:
+        try:
+            for name in missing:
+                record["images"][name] = _measure(method, name, data, pictures, plan, table)
+                on_image(data.name, method.name, name)
+                if time.monotonic() - saved > SAVE_EVERY:
+                    _save(path, record)
+                    saved = time.monotonic()
+        finally:  # also when it is stopped or an image cannot be read: what is done is done
+            if len(record["images"]) < len(data.pairs):
                 _save(path, record)
-                saved = time.monotonic()
     record["peak_memory_bytes"] = max(peak.bytes, record["peak_memory_bytes"] or 0)
     _save(path, _summed(record, plan))
     return path, record
@@ -167,7 +186,8 @@ def _measure(
     write_image(picture, (fused[0, 0] / 255).float().numpy(), overwrite=True)
     values = score(fused, a, b, convention=plan.convention, metrics=plan.metrics)
     finite = {metric: value if math.isfinite(value) else None for metric, value in values.items()}
-    return {"values": finite, "seconds": seconds, "sha256": file_sha256(picture)}
+    remark = {"remark": odd} if (odd := oddity(fused, a, b)) else {}
+    return {"values": finite, "seconds": seconds, "sha256": file_sha256(picture), **remark}
 
 
 def _summed(record: dict[str, Any], plan: Plan) -> dict[str, Any]:
@@ -202,14 +222,33 @@ def read_run(path: Path) -> dict[str, Any]:
         record: dict[str, Any] = json.loads(path.read_text("utf-8"))
         if record["tool"] != "ddfm benchmark" or record["schema"] != SCHEMA:
             raise ValueError(f"tool {record['tool']!r}, schema {record['schema']!r}")
-        for needed in ("method", "dataset", "images", "metrics", "convention", "complete", "key", "time"):
-            record[needed]
-        record["dataset"]["name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _check_shape(record)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise problem(
             str(path), f"{type(error).__name__}: {error}", "a result of ddfm benchmark", "Move it away."
         ) from error
     return record
+
+
+def _check_shape(record: dict[str, Any]) -> None:
+    """Raise KeyError or ValueError unless a record has all that a report reads, of the right kinds."""
+    kinds: dict[str, type | tuple[type, ...]] = {
+        **dict.fromkeys(("method", "convention", "key", "time", "tone", "pictures"), str),
+        **dict.fromkeys(("settings", "dataset", "sources", "machine", "versions", "images", "mean", "left_out"), dict),
+        **{"metrics": list, "threads": int, "complete": bool, "seconds": (dict, type(None))},
+    }
+    for name, kind in kinds.items():
+        if not isinstance(record[name], kind):
+            raise ValueError(f"{name} is {type(record[name]).__name__}")
+    for name in ("name", "roles", "sha256"):
+        record["dataset"][name]
+    parse_names(record["metrics"])
+    for image in record["images"].values():
+        image["sha256"], image["seconds"]
+        if not record["metrics"] == list(image["values"]):
+            raise ValueError("an image has other metrics than the run")
+    if record["complete"] and set(record["mean"]) != set(record["metrics"]):
+        raise ValueError("means of other metrics than the run's")
 
 
 def read_runs(out: Path) -> tuple[list[dict[str, Any]], list[str]]:
@@ -217,8 +256,8 @@ def read_runs(out: Path) -> tuple[list[dict[str, Any]], list[str]]:
     folder = out / "runs"
     if not folder.is_dir():
         raise problem(str(out), "no folder runs/ in it", "an output folder of ddfm benchmark")
-    newest: dict[tuple[str, str, str], dict[str, Any]] = {}
-    notes = []
+    runs: list[dict[str, Any]] = []
+    notes: list[str] = []
     for path in sorted(folder.glob("*/*.json")):
         try:
             record = read_run(path)
@@ -228,15 +267,36 @@ def read_runs(out: Path) -> tuple[list[dict[str, Any]], list[str]]:
         if not record["complete"]:
             notes.append(f"passed over: {path.name}: the run was stopped; give its command again")
             continue
-        place = (record["dataset"]["name"], record["method"], record["convention"])
-        other = newest.get(place)
-        if other is not None:
-            notes.append(f"{place[0]}, {place[1]}: several runs, the newest is shown")
-        if other is None or record["time"] >= other["time"]:
-            newest[place] = record
-    if not newest:
+        runs.append(record | {"file": path.name})
+    if not runs:
         raise problem(str(folder), "no complete run", "results of ddfm benchmark", "; ".join(notes))
-    return list(newest.values()), sorted(set(notes))
+    chosen = [run for group in _groups(runs).values() for run in _one_table(group, notes)]
+    return chosen, sorted(set(notes))
+
+
+def _groups(runs: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for run in runs:
+        groups.setdefault((run["dataset"]["name"], run["convention"]), []).append(run)
+    return groups
+
+
+def _one_table(runs: Sequence[dict[str, Any]], notes: list[str]) -> list[dict[str, Any]]:
+    """Of a data set's runs those that may stand in one table: the same pairs and metrics, the newest of each method.
+
+    Of several such sets the one with the most methods, then with the most pairs; what is left out is noted by file.
+    """
+    kinds: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
+    for run in sorted(runs, key=lambda r: r["time"]):
+        kind = kinds.setdefault((run["dataset"]["sha256"], tuple(run["metrics"])), {})
+        if run["method"] in kind:
+            notes.append(f"{kind[run['method']]['file']}: older than {run['file']}, not shown")
+        kind[run["method"]] = run
+    best = max(kinds.values(), key=lambda kind: (len(kind), len(next(iter(kind.values()))["images"])))
+    for kind in kinds.values():
+        if kind is not best:
+            notes += [f"{run['file']}: of other pairs or metrics than the table, not shown" for run in kind.values()]
+    return list(best.values())
 
 
 # ---- memory ---------------------------------------------------------------------------------------

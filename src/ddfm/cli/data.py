@@ -22,7 +22,7 @@ def data_list(
 ) -> None:
     """Say which data sets are known, where each comes from, which layouts are understood, what is there or missing."""
     from ddfm._checks import DDFMError, problem
-    from ddfm.datasets import DATASETS, find_pairs
+    from ddfm.datasets import DATASETS, find_known
 
     if root is not None and not root.is_dir():
         raise problem(str(root), "no such folder", "a folder that holds data sets, each in a folder of its name")
@@ -32,11 +32,13 @@ def data_list(
         layouts = [f"{a} + {b}" for a, b in known.layouts[:3]] + [f"{a}_* + {b}_*" for a, b in known.prefixes[:1]]
         typer.echo(f"  layouts  {'; '.join(layouts)}")
         if root is not None:
-            folder = next((p for p in sorted(root.iterdir()) if p.is_dir() and p.name.lower() == name), root / name)
-            try:
-                state = f"{len(find_pairs(folder, name).pairs)} pairs in {folder}"
-            except DDFMError:
-                state = f"missing: put it into {folder}"
+            found = find_known(root, name)
+            if found is None:
+                state = f"missing: put it into {root / name}"
+            elif isinstance(found[1], DDFMError):
+                state = f"not understood: {found[1]}"
+            else:
+                state = f"{len(found[1].pairs)} pairs in {found[0]}"
             typer.echo(f"  here     {state}")
     typer.echo(
         "any other: a folder with ir + vi (or infrared + visible, ct + mri, pet + mri, spect + mri), equal names"
@@ -60,5 +62,7 @@ def data_check(
         findings = check_pairs(data, on_pair=lambda name: progress.update(task, advance=1, description=name))
     for finding in findings:
         typer.echo(f"{finding.kind}: {', '.join(finding.names)}: {finding.text}")
+    for note in data.notes:
+        say(f"note: {note}", "yellow")
     say(f"{len(data.pairs)} pairs, {' + '.join(data.roles)}; {len(findings)} findings")
     raise typer.Exit(1 if findings else 0)

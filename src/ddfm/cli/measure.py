@@ -55,6 +55,7 @@ def evaluate(
     _check_files(files, overwrite)
     data = PairedData.from_folders(infrared, visible)
     folders = [_named(text) for text in fused]
+    _check_names(folders)
     with progress_bar() as progress:
         task = progress.add_task("scoring", total=len(data.pairs) * len(folders))
         found = [
@@ -77,6 +78,14 @@ def evaluate(
         _write_scores(file, title, found, overwrite)
 
 
+def _check_names(folders: Sequence[tuple[str, Path]]) -> None:
+    from ddfm._checks import problem
+
+    names = [name or folder.resolve().name for name, folder in folders]
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise problem("FUSED", f"several folders named {', '.join(doubled)}", "a name for each", "Give NAME=FOLDER.")
+
+
 def _named(text: str) -> tuple[str, Path]:
     """NAME=FOLDER, or a folder under its own name."""
     name, equals, folder = text.partition("=")
@@ -87,6 +96,8 @@ _SCORES = (".csv", ".json", ".md", ".tex")
 
 
 def _check_files(files: Sequence[Path], overwrite: bool) -> None:
+    import tempfile
+
     from ddfm._checks import problem
 
     for file in files:
@@ -96,6 +107,11 @@ def _check_files(files: Sequence[Path], overwrite: bool) -> None:
             raise problem("--output", f"{file}, which exists", "a new name", "Allow it with --overwrite.")
         if not file.parent.is_dir():
             raise problem("--output", file, "a file in an existing folder", f"Create it: mkdir -p {file.parent}")
+        try:
+            with tempfile.TemporaryFile(dir=file.parent):
+                pass
+        except OSError as error:
+            raise problem("--output", f"{file.parent} ({error.strerror})", "a folder that can be written to") from error
 
 
 def _write_scores(file: Path, title: str, found: Any, overwrite: bool) -> None:
@@ -138,7 +154,7 @@ def benchmark(
 
     config = FuseConfig(prior=prior, steps=steps, seed=seed, device=device)
     methods = get_methods([name.strip() for name in method.split(",") if name.strip()], config)
-    raise typer.Exit(_run(methods, roots, output, _plan(convention, metrics, limit)))
+    raise typer.Exit(_run(methods, roots, output, _plan(convention, metrics, limit))[0])
 
 
 def _plan(convention: str, metrics: str, limit: int | None) -> Plan:
@@ -149,27 +165,41 @@ def _plan(convention: str, metrics: str, limit: int | None) -> Plan:
     return Plan(check_convention(convention), parse_names(metrics), limit)
 
 
-def _run(methods: Sequence[Method], roots: Sequence[Path], output: Path, plan: Plan) -> int:
+def _run(
+    methods: Sequence[Method], roots: Sequence[Path], output: Path, plan: Plan
+) -> tuple[int, list[dict[str, Any]]]:
+    """Exit code, and the records of this command's runs, new or kept."""
+    from ddfm._checks import problem
+    from ddfm.bench.run import Failure
     from ddfm.bench.run import benchmark as run
 
+    if not methods:
+        raise problem("--method", "none", "one or more, separated by commas")
     sets = _sets(roots)
     count = sum(len(plan.pairs(data).pairs) for data in sets) * len(methods)
+    records: list[dict[str, Any]] = []
+    failures = []
     with progress_bar() as progress:
         task = progress.add_task("", total=count)
 
         def on_image(dataset: str, method: str, stem: str) -> None:
             progress.update(task, advance=1, description=f"{dataset} {method} {stem}")
 
-        done = 0
         try:
-            for path, _ in run(methods, sets, output, plan, on_image):
-                done += 1
-                progress.console.print(path, soft_wrap=True)
+            for outcome in run(methods, sets, output, plan, on_image):
+                if isinstance(outcome, Failure):
+                    failures.append(outcome)
+                    continue
+                records.append(outcome[1])
+                progress.console.print(outcome[0], soft_wrap=True)
         except KeyboardInterrupt:
-            say(f"stopped after {done} of {len(methods) * len(sets)}; give the same command again to go on", "yellow")
-            return 130
-    typer.echo(f"{done} results in {output / 'runs'}")
-    return 0
+            total = len(methods) * len(sets)
+            say(f"stopped after {len(records)} of {total}; give the same command again to go on", "yellow")
+            return 130, records
+    for failure in failures:
+        say(f"error: {failure.dataset}, {failure.method}: {failure.reason}", "red")
+    typer.echo(f"{len(records)} results in {output / 'runs'}")
+    return (0 if not failures else 1 if records else 2), records
 
 
 def _sets(roots: Sequence[Path]) -> list[PairedData]:
@@ -178,6 +208,8 @@ def _sets(roots: Sequence[Path]) -> list[PairedData]:
 
     sets = [find_pairs(root) for root in roots]
     for data in sets:
+        for note in data.notes:
+            say(f"note: {note}", "yellow")
         for path in data.unmatched:
             say(f"warning: {path} has no partner and is left out", "yellow")
     names = [data.name for data in sets]
@@ -189,7 +221,9 @@ def _sets(roots: Sequence[Path]) -> list[PairedData]:
 def report(
     runs: Annotated[Path, typer.Argument(help="Output folder of ddfm benchmark.", show_default=False)],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder.  [default: RUNS/report]")] = None,
-    reference: Annotated[str, typer.Option(help="Method that the others are tested against.")] = "balanced",
+    reference: Annotated[
+        str | None, typer.Option(help="Method that the others are tested against.  [default: balanced, if there]")
+    ] = None,
     rows: Annotated[
         Path | None,
         typer.Option(help="JSON of rows measured elsewhere: {rows: {data set: {method: {metric: value}}}}."),
@@ -223,9 +257,9 @@ def ablate(
     from ddfm.tables import to_text
 
     config = FuseConfig(preset=preset, prior=prior, steps=steps, seed=seed, device=device)
-    code = _run(ablations(config.resolve(), config), roots, output, _plan(convention, metrics, limit))
+    code, runs = _run(ablations(config.resolve(), config), roots, output, _plan(convention, metrics, limit))
     if code == 0:
-        for table in ablation_tables(output):
+        for table in ablation_tables(runs, output):
             typer.echo(to_text(table))
     raise typer.Exit(code)
 
@@ -251,8 +285,8 @@ def sweep(
 
     config = FuseConfig(preset=preset, prior=prior, steps=steps, seed=seed, device=device)
     methods = grid(config.resolve(), _numbers("--psi", psi), _numbers("--eta", eta), config)
-    code = _run(methods, roots, output, _plan(convention, metrics, limit))
-    for path in write_heatmaps(output) if code == 0 else []:
+    code, runs = _run(methods, roots, output, _plan(convention, metrics, limit))
+    for path in write_heatmaps(runs, output) if code == 0 else []:
         typer.echo(path)
     raise typer.Exit(code)
 

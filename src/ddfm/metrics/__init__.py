@@ -17,7 +17,6 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ddfm._checks import problem
 from ddfm.metrics.fmi import fmi, fmi_single
 from ddfm.metrics.retention import hot_retention, texture_retention
 from ddfm.metrics.statistics import (
@@ -87,18 +86,10 @@ def evaluate(
 
     convention: "paper" or "standard", see ``ddfm.metrics.statistics``. metrics: names of ``METRICS``, or "default",
     "six" or "all". NaN where a value is not defined: hot without hot targets, texture without texture, MS-SSIM below
-    161 pixels a side. minRetention is then the one that exists.
+    161 pixels a side; minRetention where one of the two is.
     """
     names = parse_names(metrics)
     images = check_sources(fused, infrared, visible)
-    _refuse_unit_range(images)
     f, a, b = (image.round() for image in images)
     scores = Scores(f, a, b, convention)
     return {name: METRICS[name].value(scores) for name in names}
-
-
-def _refuse_unit_range(images: tuple[Tensor, ...]) -> None:
-    """Raise for images on 0..1: rounded they would be black and white, and every number wrong."""
-    for name, image in zip(("fused", "infrared", "visible"), images, strict=True):
-        if bool((image <= 1).all()) and bool((image != image.round()).any()):
-            raise problem(name, "fractions in [0, 1]", "grey levels on 0..255", "Multiply by 255.")

@@ -55,6 +55,10 @@ def check_convention(convention: str) -> str:
 
 def check_levels(argument: str, image: Tensor) -> Tensor:
     """Return ``image`` (B, 1, H, W) as float64 if its values lie on 0..255, else raise."""
+    if not isinstance(image, Tensor):
+        raise problem(
+            argument, type(image).__name__, "a torch tensor (B, 1, H, W)", "Use torch.from_numpy(x)[None, None]."
+        )
     image = image.detach()
     if image.device.type == "mps":  # has no float64; the values then come back on the CPU
         image = image.cpu()
@@ -69,7 +73,15 @@ def check_levels(argument: str, image: Tensor) -> Tensor:
     if low < 0 or high > LEVELS - 1:
         got = f"values in [{low:g}, {high:g}]"
         raise problem(argument, got, "grey levels on 0..255", "Rescale and clip first.")
+    _refuse_unit_range(argument, image)
     return image
+
+
+def _refuse_unit_range(argument: str, image: Tensor) -> None:
+    """Raise if any image of the batch is on 0..1: taken for levels it would be black, and every number wrong."""
+    dark = image.flatten(1).amax(1) <= 1
+    if bool(dark.any()) and bool((image[dark] != image[dark].round()).any()):
+        raise problem(argument, "fractions in [0, 1]", "grey levels on 0..255", "Multiply by 255.")
 
 
 def check_sources(fused: Tensor, infrared: Tensor, visible: Tensor) -> tuple[Tensor, Tensor, Tensor]:

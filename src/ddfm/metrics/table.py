@@ -208,7 +208,7 @@ _ROWS = [
         1,
         1,
         "docs/evaluation.md",
-        lambda s: torch.fmin(s.hot, s.texture),
+        lambda s: torch.minimum(s.hot, s.texture),
         low=-1,
     ),
 ]
