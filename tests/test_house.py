@@ -21,6 +21,7 @@ FLOORS = [
         "admm",
         "released",
         "tiling",
+        "strips",
         "diffusion",
         "color",
         "metrics",
@@ -30,7 +31,19 @@ FLOORS = [
     },
     {"priors", "sampling", "pipeline"},
     {"io", "datasets"},
-    {"presets", "fusion", "training", "engine", "evaluation", "conversion", "fetching", "bench", "demo", "diagnosis"},
+    {
+        "presets",
+        "large",
+        "fusion",
+        "training",
+        "engine",
+        "evaluation",
+        "conversion",
+        "fetching",
+        "bench",
+        "demo",
+        "diagnosis",
+    },
     {"cli", "__init__", "__main__"},
 ]
 HEAVY = (

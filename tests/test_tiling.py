@@ -1,15 +1,22 @@
-"""Tiles: weights that sum to 1, exactness for local networks, and what a user sees of it."""
+"""Tiles and strips: weights that sum to 1, exactness for local networks, and what a user sees of it."""
 
 import itertools
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 import ddfm
+from ddfm import samples
 from ddfm._checks import DDFMError
+from ddfm.large import can_fuse, fuse_large
+from ddfm.likelihood import FusionLikelihood, em_alone
 from ddfm.pipeline import DDFMPipeline
+from ddfm.presets import PRESETS
+from ddfm.saliency import StrongestGradient
+from ddfm.strips import StripEM, supported
 from ddfm.tiling import starts, tiled, weights
 
 
@@ -127,3 +134,80 @@ def test_with_the_bundled_prior_tiles_cannot_be_seen():
     ramp = np.linspace(0.2, 0.8, 704, dtype=np.float32)[None].repeat(512, 0)
     smooth = ddfm.fuse(ramp, ramp * 0.999, preset="fast", tile=256).data
     assert np.abs(np.diff(smooth, n=2, axis=1)).max() * 255 < 1
+
+
+# ---- strips ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["balanced", "fast", "paper", "per pixel", "no texture term"])
+def test_em_in_strips_is_em(name):
+    """Several strips and a rest, against the whole: half-precision planes move it by less than a tenth of a level."""
+    extra = {
+        "per pixel": FusionLikelihood(psi=5.0, eta=5.0, sweeps=2, texture=StrongestGradient(gains=(1, 3))),
+        "no texture term": FusionLikelihood(psi=0.0, sweeps=2),
+    }
+    likelihood = extra.get(name) or PRESETS[name].likelihood
+    scene = samples.street((560, 200), 1)
+    sources = [torch.from_numpy(np.ascontiguousarray(x))[None, None] for x in (scene.infrared, grey(scene.visible))]
+    expected, state = em_alone(likelihood, torch.cat(sources, 1) * 2 - 1, 2)
+    em = StripEM(likelihood, sources)
+    assert len(list(em.strips())) == 3
+    f = em.mean()
+    spare = torch.empty_like(f)
+    for _ in range(2):
+        f, spare = em.step(f, spare)
+    apart = (f - expected).abs() * 127.5
+    assert np.percentile(apart.numpy(), 99.9) < 0.1
+    assert apart.max() < 2  # where half precision decides otherwise between two sources
+    assert torch.allclose(em.gamma, state.gamma, rtol=1e-4)
+
+
+def grey(image):
+    return image if image.ndim == 2 else (image @ np.array([0.299, 0.587, 0.114])).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["balanced", "fast", "paper"])
+@pytest.mark.parametrize("kind", ["v_prediction", "epsilon", "sample"])
+def test_a_large_image_is_fused_as_any_other(name, kind, tiny_prior):
+    """The whole loop of `large` against the pipeline with the same tile, noise and prior; 270 is no multiple of 4."""
+    pipe = DDFMPipeline.from_pretrained(tiny_prior)
+    pipe.register_modules(scheduler=diffusers.DDPMScheduler(prediction_type=kind))
+    pipe.set_progress_bar_config(disable=True)
+    preset = PRESETS[name].with_steps(3)
+    assert can_fuse(preset, pipe)
+    a, b = pair(272, 48)
+    a, b = a[..., :270, :], b[..., :270, :]
+    expected = pipe(
+        a,
+        b,
+        num_inference_steps=3,
+        likelihood=preset.likelihood,
+        start=preset.start,
+        warm_sweeps=preset.warm_sweeps,
+        tile=64,
+        generator=torch.Generator().manual_seed(7),
+    ).unclipped
+    got = fuse_large(pipe, [a, b], preset, torch.Generator().manual_seed(7), 64)
+    apart = (got - expected).abs() * 255
+    assert np.percentile(apart.numpy(), 99.9) < 0.5
+    assert apart.max() < 2  # where half precision decides otherwise between two sources
+
+
+def test_strips_are_automatic_above_their_size(tiny_prior, monkeypatch):
+    from ddfm import fusion
+
+    a, b = (x[0, 0].numpy() for x in pair(272, 48))
+    whole = ddfm.fuse(a, b, prior=str(tiny_prior), preset="fast", tile=64)
+    monkeypatch.setattr(fusion, "STRIP_PIXELS", 1000)
+    strips = ddfm.fuse(a, b, prior=str(tiny_prior), preset="fast", tile=64)
+    assert np.abs(strips.data - whole.data).max() * 255 < 0.5
+    assert not np.array_equal(strips.data, whole.data)  # it did go another way
+    released = ddfm.fuse(a, b, prior=str(tiny_prior), preset="released", steps=2, tile=64)  # cannot: goes as before
+    assert released.data.shape == a.shape
+
+
+def test_what_strips_cannot_do_is_known():
+    assert supported(FusionLikelihood())
+    assert not supported(FusionLikelihood(prior_weight=0.5))
+    assert not supported(FusionLikelihood(texture=lambda sources: sources))
+    assert not supported(PRESETS["released"].likelihood)

@@ -22,6 +22,7 @@ from ddfm import color
 from ddfm._checks import DDFMWarning, check_choice, problem
 from ddfm._provenance import versions
 from ddfm.io import Image, encode_image, file_sha256, from_array, from_pil, read_image, write_bytes
+from ddfm.large import can_fuse, fuse_large
 from ddfm.pipeline import MIN_SIZE, DDFMPipeline
 from ddfm.presets import DEFAULT_PRESET, Preset, get_preset, settings_hash
 from ddfm.priors import prior_info
@@ -32,6 +33,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 #: Above so many pixels the network sees an image in tiles of so many a side, unless told otherwise.
 AUTO_PIXELS = 1 << 22
 AUTO_TILE = 1024
+#: Above so many, and for what ``large`` can do, EM runs in strips and the network in tiles of so many a side.
+STRIP_PIXELS = 1 << 24
+STRIP_TILE = 512
 TONES = ("none", "minmax", "percentile")
 Source = Any  # a path, a PIL image, a numpy array or a torch tensor
 
@@ -171,6 +175,7 @@ class Fuser:
         begun = time.perf_counter()
         images = [open_source(s, f"source {n}") for n, s in enumerate(sources, 1)]
         notes = check_images(images)
+        check_memory(*images[0].size, self._bytes_per_pixel(*images[0].size))
         lumas = [to_luma(image) for image in images]
         fused = self._sample(lumas, on_step)
         data = put_color(stretch(fused, self.tone), images)
@@ -185,9 +190,16 @@ class Fuser:
         }
         return Fused(data, report, self.config.bit_depth)
 
+    def _bytes_per_pixel(self, height: int, width: int) -> float:
+        if height * width > STRIP_PIXELS and can_fuse(self.preset, self.pipeline):
+            return STRIP_BYTES_PER_PIXEL
+        return TILED_BYTES_PER_PIXEL if self._tile(height, width) else BYTES_PER_PIXEL
+
     def _tile(self, height: int, width: int) -> int | None:
         """The tile that an image of this size is given; None for the whole at once."""
         wanted = self.config.tile
+        if height * width > STRIP_PIXELS and can_fuse(self.preset, self.pipeline):
+            return wanted or STRIP_TILE
         if wanted is None:
             wanted = AUTO_TILE if height * width > AUTO_PIXELS else 0
         if wanted and max(height, width) <= wanted:
@@ -196,6 +208,11 @@ class Fuser:
 
     def _sample(self, lumas: list[Tensor], on_step: Callable[[int, int], Any] | None) -> Tensor:
         preset = self.preset
+        height, width = lumas[0].shape[-2:]
+        if height * width > STRIP_PIXELS and can_fuse(preset, self.pipeline):
+            generator = torch.Generator().manual_seed(pair_seed(lumas, self.config.seed))
+            tile = self.config.tile or STRIP_TILE
+            return fuse_large(self.pipeline, lumas, preset, generator, tile, on_step or (lambda done, of: None))
 
         def report_step(pipe: Any, i: int, t: int, tensors: dict[str, Tensor]) -> None:
             if on_step:
@@ -300,18 +317,20 @@ def check_images(images: Sequence[Image]) -> list[str]:
     if min(sizes[0]) < MIN_SIZE:
         height, width = sizes[0]
         raise problem(names[0], f"{width}x{height} pixels", f"{MIN_SIZE}x{MIN_SIZE} or more")
-    check_memory(*sizes[0])
     return _notes(images, names)
 
 
-#: Peak bytes a pixel with the bundled prior, measured (benchmarks/memory.py); whole images only, no tiles yet.
+#: Peak bytes a pixel with the bundled prior, measured (benchmarks/memory.py): the network on the whole image; in tiles;
+#: EM in strips as well. Colour takes some more of the last.
 BYTES_PER_PIXEL = 1200
+TILED_BYTES_PER_PIXEL = 400
+STRIP_BYTES_PER_PIXEL = 60
 
 
-def check_memory(height: int, width: int) -> None:
+def check_memory(height: int, width: int, bytes_per_pixel: float) -> None:
     """Refuse an image that cannot fit this machine's memory, rather than be killed in the middle."""
     free = psutil.virtual_memory().available  # counts what the page cache would give back
-    need = height * width * BYTES_PER_PIXEL
+    need = height * width * bytes_per_pixel
     if need > free:
         raise problem(
             "sources",
@@ -361,7 +380,8 @@ def pair_seed(lumas: Sequence[Tensor], seed: int) -> int:
     """Seed from what the sources show, so that name, folder, order and restart change nothing."""
     digest = hashlib.sha256(str(seed).encode())
     for luma in lumas:
-        digest.update(str(tuple(luma.shape)).encode() + luma.numpy().tobytes())
+        digest.update(str(tuple(luma.shape)).encode())
+        digest.update(np.ascontiguousarray(luma.numpy()).data)
     return int.from_bytes(digest.digest()[:8], "big") >> 1
 
 
