@@ -1,7 +1,7 @@
 """Fusion of one very large image: the pipeline's loop with EM in strips, the network in tiles, and few planes alive.
 
-The same arithmetic as ``DDFMPipeline`` with DDIM, for the likelihoods that ``strips`` supports. Scale maps, texture target
-and splitting variable are kept in half precision, which moves a result by less than a tenth of a grey level.
+The same arithmetic as ``DDFMPipeline`` with DDIM, for the likelihoods that ``strips`` supports. Scale maps, texture
+target and splitting variable are kept in half precision, which moves a result by less than a tenth of a grey level.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ t         (1, 1, H, W)    half       grad^T g
 p         (1, 1, H, W)    half       grad^T u of the last sweep
 gamma     (1, K, 1, 1)    float32    scales: global, one value for the whole image
 
-Scale maps and texture target are local, so each strip computes them with a margin as wide as their blurs. The k-solve runs
-in strips with ``MARGIN`` more rows on each side, taken round the image: its kernel falls to 2e-6 at 12 pixels.
+Scale maps and texture target are local, so each strip computes them with a margin as wide as their blurs. The k-solve
+runs in strips with ``MARGIN`` more rows on each side, taken round the image: its kernel falls to 2e-6 at 12 pixels.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ import torch
 
 from ddfm._checks import DDFMError, problem
 from ddfm._provenance import machine, now, versions
+from ddfm._runtime import release_freed_memory
 from ddfm.bench.methods import Method
 from ddfm.datasets import PairedData, by_stem, pairs_sha256
 from ddfm.evaluation import left_out, means, oddity, read_grey, score
@@ -305,12 +306,15 @@ def _one_table(runs: Sequence[dict[str, Any]], notes: list[str]) -> list[dict[st
 class PeakMemory:
     """The process's largest resident memory (and the GPU's allocated) while inside; ``bytes`` after it.
 
+    What earlier methods freed is handed back first; a prior that they loaded stays, and counts.
+
     On Linux the kernel's own mark is reset; elsewhere the process's mark since its start is all there is.
     """
 
     bytes = 0
 
     def __enter__(self) -> PeakMemory:
+        release_freed_memory()
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
         if torch.cuda.is_available():
