@@ -19,8 +19,10 @@ of at most 1 / 0.114, the slope of the gamut itself at yellow and blue), so no n
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from ddfm._checks import check_batch, problem
@@ -28,7 +30,7 @@ from ddfm._checks import check_batch, problem
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["grey_levels", "merge", "split", "to_luma"]
+__all__ = ["Plane", "grey_levels", "merge", "put_chroma", "split", "to_luma"]
 
 _KR, _KG, _KB = 0.299, 0.587, 0.114
 _CB, _CR = 2 * (1 - _KB), 2 * (1 - _KR)  # 1.772, 1.402: they put Cb and Cr in [-0.5, 0.5]
@@ -86,6 +88,47 @@ def merge(luma: Tensor, chroma: Tensor) -> Tensor:
     difference = _difference(chroma)
     rgb = luma + _room(luma, difference) * difference
     return rgb.clamp(0.0, 1.0)  # rounding only: it moves a value by 1e-7 at most
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plane:
+    """One picture kept as its samples, floats made of a few rows at a time: a quarter of the memory for 8 bits.
+
+    data: (H, W) grey or (H, W, 3) RGB, uint8, uint16 or float. scale: the sample that means 1.
+    """
+
+    data: np.ndarray
+    scale: int = 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.data.shape[0], self.data.shape[1]
+
+    @property
+    def is_color(self) -> bool:
+        """True for RGB, False for grey."""
+        return self.data.ndim == 3
+
+    def rows(self, top: int, bottom: int) -> Tensor:
+        """Rows ``top`` to ``bottom`` - 1 as (1, 1 or 3, rows, W), float32 in [0, 1]."""
+        part = torch.from_numpy(np.true_divide(self.data[top:bottom], self.scale, dtype=np.float32))
+        return part.permute(2, 0, 1)[None] if self.is_color else part[None, None]
+
+    def luma(self, top: int, bottom: int) -> Tensor:
+        """The luma of these rows, (1, 1, rows, W) in [0, 1]."""
+        rows = self.rows(top, bottom)
+        return to_luma(rows) if self.is_color else rows
+
+
+def put_chroma(luma: Tensor, plane: Plane, rows: int = 256) -> np.ndarray:
+    """Luma (1, 1, H, W) in [0, 1] with the chroma of a coloured plane, float32 (H, W, 3); some rows at a time."""
+    out = np.empty((*plane.size, 3), np.float32)
+    for top in range(0, len(out), rows):
+        bottom = min(top + rows, len(out))
+        _, chroma = split(plane.rows(top, bottom))
+        out[top:bottom] = merge(luma[..., top:bottom, :], chroma)[0].permute(1, 2, 0).numpy()
+    return out
 
 
 def _difference(chroma: Tensor) -> Tensor:

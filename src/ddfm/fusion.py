@@ -176,11 +176,11 @@ class Fuser:
         images = [open_source(s, f"source {n}") for n, s in enumerate(sources, 1)]
         notes = check_images(images)
         check_memory(*images[0].size, self._bytes_per_pixel(*images[0].size))
-        lumas = [to_luma(image) for image in images]
-        fused = self._sample(lumas, on_step)
-        data = put_color(stretch(fused, self.tone), images)
+        inputs = [describe(image) for image in images]
+        fused = self._large if self._in_strips(*images[0].size) else self._whole
+        data = fused(images, on_step)
         report = {
-            "inputs": [describe(image) for image in images],
+            "inputs": inputs,
             **self.settings,
             "versions": versions(),
             "warnings": notes,
@@ -190,15 +190,18 @@ class Fuser:
         }
         return Fused(data, report, self.config.bit_depth)
 
+    def _in_strips(self, height: int, width: int) -> bool:
+        return height * width > STRIP_PIXELS and can_fuse(self.preset, self.pipeline)
+
     def _bytes_per_pixel(self, height: int, width: int) -> float:
-        if height * width > STRIP_PIXELS and can_fuse(self.preset, self.pipeline):
+        if self._in_strips(height, width):
             return STRIP_BYTES_PER_PIXEL
         return TILED_BYTES_PER_PIXEL if self._tile(height, width) else BYTES_PER_PIXEL
 
     def _tile(self, height: int, width: int) -> int | None:
         """The tile that an image of this size is given; None for the whole at once."""
         wanted = self.config.tile
-        if height * width > STRIP_PIXELS and can_fuse(self.preset, self.pipeline):
+        if self._in_strips(height, width):
             return wanted or STRIP_TILE
         if wanted is None:
             wanted = AUTO_TILE if height * width > AUTO_PIXELS else 0
@@ -206,13 +209,20 @@ class Fuser:
             return None
         return wanted or None
 
+    def _large(self, images: list[Image], on_step: Callable[[int, int], Any] | None) -> np.ndarray:
+        """A very large picture, float32 (H, W) or (H, W, 3); ``images`` is emptied, so that their floats are freed."""
+        planes = [to_plane(images.pop(0)) for _ in range(len(images))]
+        generator = torch.Generator().manual_seed(pair_seed(planes, self.config.seed))
+        tile = self.config.tile or STRIP_TILE
+        luma = fuse_large(self.pipeline, planes, self.preset, generator, tile, on_step or (lambda done, of: None))
+        return put_color(stretch(luma, self.tone), planes)
+
+    def _whole(self, images: list[Image], on_step: Callable[[int, int], Any] | None) -> np.ndarray:
+        fused = self._sample([to_luma(image) for image in images], on_step)
+        return put_color(stretch(fused, self.tone), [color.Plane(image.data) for image in images])
+
     def _sample(self, lumas: list[Tensor], on_step: Callable[[int, int], Any] | None) -> Tensor:
         preset = self.preset
-        height, width = lumas[0].shape[-2:]
-        if height * width > STRIP_PIXELS and can_fuse(preset, self.pipeline):
-            generator = torch.Generator().manual_seed(pair_seed(lumas, self.config.seed))
-            tile = self.config.tile or STRIP_TILE
-            return fuse_large(self.pipeline, lumas, preset, generator, tile, on_step or (lambda done, of: None))
 
         def report_step(pipe: Any, i: int, t: int, tensors: dict[str, Tensor]) -> None:
             if on_step:
@@ -376,12 +386,27 @@ def to_luma(image: Image) -> Tensor:
     return color.to_luma(batch).clamp(0, 1) if image.is_color else batch
 
 
-def pair_seed(lumas: Sequence[Tensor], seed: int) -> int:
+def to_plane(image: Image) -> color.Plane:
+    """The samples of an image: integers where they give exactly its floats, as those of 8- and 16-bit files do."""
+    scale = 2**image.bit_depth - 1
+    levels = np.empty(image.data.shape, f"uint{image.bit_depth}")
+    for top in range(0, len(levels), 256):
+        part = image.data[top : top + 256]
+        levels[top : top + 256] = np.rint(part * scale)
+        if not np.array_equal(np.true_divide(levels[top : top + 256], scale, dtype=np.float32), part):
+            return color.Plane(image.data)
+    return color.Plane(levels, scale)
+
+
+def pair_seed(sources: Sequence[Tensor | color.Plane], seed: int) -> int:
     """Seed from what the sources show, so that name, folder, order and restart change nothing."""
     digest = hashlib.sha256(str(seed).encode())
-    for luma in lumas:
-        digest.update(str(tuple(luma.shape)).encode())
-        digest.update(np.ascontiguousarray(luma.numpy()).data)
+    for source in sources:
+        plane = source if isinstance(source, color.Plane) else color.Plane(source[0, 0].numpy())
+        height, width = plane.size
+        digest.update(str((1, 1, height, width)).encode())
+        for top in range(0, height, 256):
+            digest.update(plane.luma(top, min(top + 256, height)).numpy().data)
     return int.from_bytes(digest.digest()[:8], "big") >> 1
 
 
@@ -395,10 +420,7 @@ def stretch(luma: Tensor, tone: str) -> Tensor:
     return ((luma - low) / (high - low)).clamp(0, 1) if high > low else luma.clamp(0, 1)
 
 
-def put_color(luma: Tensor, images: Sequence[Image]) -> np.ndarray:
+def put_color(luma: Tensor, planes: Sequence[color.Plane]) -> np.ndarray:
     """The fused luma with the chroma of the coloured source, of the last one where several are coloured."""
-    colored = [image for image in images if image.is_color]
-    if not colored:
-        return luma[0, 0].numpy()
-    _, chroma = color.split(as_batch(colored[-1]))
-    return color.merge(luma, chroma)[0].permute(1, 2, 0).numpy()
+    colored = [plane for plane in planes if plane.is_color]
+    return color.put_chroma(luma, colored[-1]) if colored else luma[0, 0].numpy()

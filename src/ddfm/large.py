@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddfm.color import Plane
 from ddfm.diffusion import call_network
 from ddfm.pipeline import DDFMPipeline, reflect_to
 from ddfm.presets import Preset
@@ -29,13 +30,13 @@ def can_fuse(preset: Preset, pipeline: DDFMPipeline) -> bool:
 
 def fuse_large(
     pipeline: DDFMPipeline,
-    sources: Sequence[Tensor],
+    sources: Sequence[Plane | Tensor],
     preset: Preset,
     generator: torch.Generator,
     tile: int,
     on_step: Callable[[int, int], Any] = lambda done, of: None,
 ) -> Tensor:
-    """Fused luma (1, 1, H, W), not clipped, of sources (1, 1, H, W) in [0, 1] on the CPU, wherever the network is."""
+    """Fused luma (1, 1, H, W), not clipped, of planes or (1, 1, H, W) in [0, 1] on the CPU, wherever the network is."""
     abar = pipeline._alpha_bar()
     start = len(abar) - 1 if preset.start is None else preset.start
     times = timestep_grid(preset.steps, start)

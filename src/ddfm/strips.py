@@ -1,11 +1,11 @@
 """EM over a very large image in strips of rows: the same iteration with a bounded number of planes.
 
-symbol    shape           kept as    meaning
-s_k       (1, 1, H, W)    as given   sources in [0, 1]
-a_k       (1, K, H, W)    half       scale maps
-t         (1, 1, H, W)    half       grad^T g
-p         (1, 1, H, W)    half       grad^T u of the last sweep
-gamma     (1, K, 1, 1)    float32    scales: global, one value for the whole image
+symbol    shape           kept as     meaning
+s_k       (1, 1, H, W)    ``Plane``   sources in [0, 1], the file's integers where it has any
+a_k       (1, K, H, W)    half        scale maps
+t         (1, 1, H, W)    half        grad^T g
+p         (1, 1, H, W)    half        grad^T u of the last sweep
+gamma     (1, K, 1, 1)    float32     scales: global, one value for the whole image
 
 Scale maps and texture target are local, so each strip computes them with a margin as wide as their blurs. The k-solve
 runs in strips with ``MARGIN`` more rows on each side, taken round the image: its kernel falls to 2e-6 at 12 pixels.
@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from ddfm.color import Plane
 from ddfm.likelihood import EPSILON, FusionLikelihood
 from ddfm.operators import adjoint, from_spectrum, grad, laplacian_symbol, to_spectrum
 from ddfm.saliency import LocalSaliency, StrongestGradient
@@ -42,12 +43,13 @@ def supported(likelihood: object) -> bool:
 class StripEM:
     """State and sweeps of ``FusionLikelihood`` on one image that is too large to be handled whole.
 
-    sources: each (1, 1, H, W) in [0, 1], not copied. rows: of a strip, a multiple of ``ALIGN``.
+    sources: planes, or (1, 1, H, W) in [0, 1]; not copied. rows: of a strip, a multiple of ``ALIGN``.
     """
 
-    def __init__(self, likelihood: FusionLikelihood, sources: Sequence[Tensor], rows: int = ALIGN) -> None:
-        self.likelihood, self.sources, self.rows = likelihood, list(sources), rows
-        self.height, self.width = sources[0].shape[-2:]
+    def __init__(self, likelihood: FusionLikelihood, sources: Sequence[Plane | Tensor], rows: int = ALIGN) -> None:
+        self.likelihood, self.rows = likelihood, rows
+        self.sources = [s if isinstance(s, Plane) else Plane(s[0, 0].numpy()) for s in sources]
+        self.height, self.width = self.sources[0].size
         self.gamma = torch.ones(1, len(self.sources), 1, 1)
         shape = (1, 1, self.height, self.width)
         self.maps = (
@@ -66,13 +68,15 @@ class StripEM:
 
     def stack(self, top: int, bottom: int) -> Tensor:
         """Sources (1, K, rows, W) in [-1, 1]."""
-        return torch.cat([s[..., top:bottom, :] for s in self.sources], 1) * 2 - 1
+        return torch.cat([s.luma(top, bottom) for s in self.sources], 1) * 2 - 1
 
     def mean(self) -> Tensor:
         """Where EM without a prior begins: the sources' mean, (1, 1, H, W)."""
-        f = torch.zeros_like(self.sources[0])
-        for source in self.sources:
-            f.add_(source, alpha=2 / len(self.sources))
+        f = torch.zeros(1, 1, self.height, self.width)
+        for top, bottom in self.strips():
+            part = f[..., top:bottom, :]
+            for source in self.sources:
+                part.add_(source.luma(top, bottom), alpha=2 / len(self.sources))
         return f.sub_(1)
 
     def _reach(self) -> int:
@@ -105,7 +109,8 @@ class StripEM:
 
     def _last_row(self) -> Tensor:
         """Vertical part of g in the image's last row, where it wraps: the mean of the sources', or the last one's."""
-        wrapped = torch.cat([2 * (s[..., :1, :] - s[..., -1:, :]) for s in self.sources], 1)
+        last = self.height - 1
+        wrapped = torch.cat([2 * (s.luma(0, 1) - s.luma(last, last + 1)) for s in self.sources], 1)
         return wrapped.mean(1, keepdim=True) if self.likelihood.texture else wrapped[:, -1:]
 
     def step(self, f: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,17 +125,18 @@ class StripEM:
         total = torch.zeros_like(self.gamma, dtype=torch.float64)
         for top, bottom in self.strips():
             k, carried = self._solve_k(f, top, bottom)
-            weights = self._weights(f[..., top:bottom, :], top, bottom)
+            stack = self.stack(top, bottom)
+            weights = self._weights(f[..., top:bottom, :], stack, top, bottom)
             share = self.maps[..., top:bottom, :].float() if self.maps is not None else 1.0
             total += (share / weights).sum((2, 3), keepdim=True, dtype=torch.float64)
-            out[..., top:bottom, :] = self._solve_f(weights, k, top, bottom)
+            out[..., top:bottom, :] = self._solve_f(weights, k, stack)
             self._carry_next[..., top:bottom, :] = carried.half()
         self.gamma = (total / (self.height * self.width)).float() + self.gamma / 2  # Eq. 31
         self.carried, self._carry_next = self._carry_next, self.carried
 
-    def _weights(self, f: Tensor, top: int, bottom: int) -> Tensor:
+    def _weights(self, f: Tensor, stack: Tensor, top: int, bottom: int) -> Tensor:
         """E-step of a strip (Eq. 16)."""
-        square = (f - self.stack(top, bottom)).square() + EPSILON**2
+        square = (f - stack).square() + EPSILON**2
         share = self.maps[..., top:bottom, :].float() if self.maps is not None else 1.0
         return (2 * share / (self.gamma * square)).sqrt()
 
@@ -145,8 +151,8 @@ class StripEM:
         inside = slice(MARGIN, size[0] - MARGIN)
         return k[..., inside, :], carried[..., inside, :]
 
-    def _solve_f(self, weights: Tensor, k: Tensor, top: int, bottom: int) -> Tensor:
+    def _solve_f(self, weights: Tensor, k: Tensor, stack: Tensor) -> Tensor:
         """f of a strip (Eq. 29-30)."""
         eta = self.likelihood._eta
-        pull = 2 * (weights * self.stack(top, bottom)).sum(1, keepdim=True) + eta * k
+        pull = 2 * (weights * stack).sum(1, keepdim=True) + eta * k
         return pull / (2 * weights.sum(1, keepdim=True) + eta)

@@ -272,8 +272,12 @@ def _quantise(values: np.ndarray, name: str, bit_depth: int) -> np.ndarray:
     import numpy as np
 
     raster.check_unit(name, values)
-    wide = values.astype(np.float32) if values.dtype == np.float16 else values  # float16 ends at 65504
-    return np.rint(wide * (2**bit_depth - 1)).astype(f"uint{bit_depth}")
+    out = np.empty(values.shape, f"uint{bit_depth}")
+    for top in range(0, len(values), 256):  # some rows at a time: no second picture of floats
+        part = values[top : top + 256]
+        wide = part.astype(np.float32) if part.dtype == np.float16 else part  # float16 ends at 65504
+        out[top : top + 256] = np.rint(wide * (2**bit_depth - 1))
+    return out
 
 
 def _check_shape(name: str, array: np.ndarray, channels: tuple[int, ...] = (1, 2, 3, 4)) -> None:
