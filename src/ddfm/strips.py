@@ -7,8 +7,8 @@ t         (1, 1, H, W)    half        grad^T g
 p         (1, 1, H, W)    half        grad^T u of the last sweep
 gamma     (1, K, 1, 1)    float32     scales: global, one value for the whole image
 
-Scale maps and texture target are local, so each strip computes them with a margin as wide as their blurs. The k-solve
-runs in strips with ``MARGIN`` more rows on each side, taken round the image: its kernel falls to 2e-6 at 12 pixels.
+Scale maps and texture target are local, so they are computed block by block, with a margin as wide as their blurs. The
+k-solve runs in strips with ``MARGIN`` more rows on each side, taken round the image: its kernel falls to 2e-6 at 12 pixels.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ from ddfm.saliency import LocalSaliency, StrongestGradient
 __all__ = ["MARGIN", "StripEM", "supported"]
 
 MARGIN = 17  # rows: 16 for the k-solve, one for the gradient
-ALIGN = 240  # rows of a strip are a multiple of it, so that cells of every coarse blur up to 5 x 5 or 8 x 8 begin alike
+ALIGN = (
+    240  # strips and blocks are multiples of it, so that cells of every coarse blur up to 5 x 5 or 8 x 8 begin alike
+)
+BLOCK = 5 * ALIGN  # a side: torch's convolutions hold one channel as sixteen, so a strip would take a gigabyte
 
 
 def supported(likelihood: object) -> bool:
@@ -43,10 +46,12 @@ def supported(likelihood: object) -> bool:
 class StripEM:
     """State and sweeps of ``FusionLikelihood`` on one image that is too large to be handled whole.
 
-    sources: planes, or (1, 1, H, W) in [0, 1]; not copied. rows: of a strip, a multiple of ``ALIGN``.
+    sources: planes, or (1, 1, H, W) in [0, 1]; not copied. rows: of a strip, block: side of a block, multiples of ``ALIGN``.
     """
 
-    def __init__(self, likelihood: FusionLikelihood, sources: Sequence[Plane | Tensor], rows: int = ALIGN) -> None:
+    def __init__(
+        self, likelihood: FusionLikelihood, sources: Sequence[Plane | Tensor], rows: int = ALIGN, block: int = BLOCK
+    ) -> None:
         self.likelihood, self.rows = likelihood, rows
         self.sources = [s if isinstance(s, Plane) else Plane(s[0, 0].numpy()) for s in sources]
         self.height, self.width = self.sources[0].size
@@ -56,8 +61,9 @@ class StripEM:
             torch.empty(1, len(self.sources), *shape[2:], dtype=torch.float16) if likelihood.scale_maps else None
         )
         self.target = torch.empty(shape, dtype=torch.float16)
-        for top, bottom in self.strips():
-            self._prepare(top, bottom)
+        for top in range(0, self.height, block):
+            for left in range(0, self.width, block):
+                self._prepare(slice(top, min(top + block, self.height)), slice(left, min(left + block, self.width)))
         self.carried = torch.zeros(shape, dtype=torch.float16)
         self._carry_next = torch.zeros(shape, dtype=torch.float16)
 
@@ -80,38 +86,48 @@ class StripEM:
         return f.sub_(1)
 
     def _reach(self) -> int:
-        """Rows that maps and target look beyond their own, a multiple of every coarse cell."""
+        """Pixels that maps and target look beyond their own, a multiple of every coarse cell."""
         blurs = [self.likelihood.scale_maps, getattr(self.likelihood.texture, "saliency", None)]
         sigmas = [s.background + 2 * s.window for s in blurs if isinstance(s, LocalSaliency)]
         texture = getattr(self.likelihood.texture, "sigma", 0.0)
         return math.ceil((3.5 * (max(sigmas, default=0.0) + texture) + 16) / ALIGN) * ALIGN
 
-    def _prepare(self, top: int, bottom: int) -> None:
-        """Scale maps and grad^T g of one strip."""
-        reach = self._reach()
-        first, last = max(top - reach, 0), min(bottom + reach, self.height)
-        stack = self.stack(first, last)
-        inside = slice(top - first, bottom - first)
+    def _prepare(self, rows: slice, columns: slice) -> None:
+        """Scale maps and grad^T g of one block."""
+        high, wide = _around(rows, self._reach(), self.height), _around(columns, self._reach(), self.width)
+        stack = self.stack(high.start, high.stop)[..., wide].contiguous()
+        inside = (..., _within(rows, high), _within(columns, wide))
         if self.maps is not None and self.likelihood.scale_maps is not None:
-            self.maps[..., top:bottom, :] = self.likelihood.scale_maps(stack)[..., inside, :].half()
+            self.maps[..., rows, columns] = self.likelihood.scale_maps(stack)[inside].half()
         g = self.likelihood.texture_target(stack)
-        self._mend_border(g, first, last)
-        # grad^T g at a row needs the row above it; above the first row lies the last one
-        above = g[:, :1, inside.start - 1 : inside.start] if top else self._last_row()
-        rows, columns = g[:, :1, inside], g[:, 1:, inside]
-        shifted = torch.cat([above, rows[..., :-1, :]], -2)
-        self.target[..., top:bottom, :] = (shifted - rows + columns.roll(1, -1) - columns).half()
+        # the block's gradient wraps at its own end; the image's wraps from its last row and column to the first
+        if high.stop == self.height:
+            g[:, :1, -1:] = self._last_row(wide)
+        if wide.stop == self.width:
+            g[:, 1:, :, -1:] = self._last_column(high)
+        down, right = g[:, :1][inside], g[:, 1:][inside]
+        # grad^T g needs what is above and to the left; above the first row lies the last one, and likewise for columns
+        above = self._last_row(columns) if rows.start == 0 else g[:, :1, rows.start - high.start - 1, None, inside[2]]
+        before = (
+            self._last_column(rows) if columns.start == 0 else g[:, 1:, inside[1], columns.start - wide.start - 1, None]
+        )
+        vertical = torch.cat([above, down[..., :-1, :]], -2) - down
+        horizontal = torch.cat([before, right[..., :-1]], -1) - right
+        self.target[..., rows, columns] = (vertical + horizontal).half()
 
-    def _mend_border(self, g: Tensor, first: int, last: int) -> None:
-        """The strip's gradient wraps at its own end; the image's wraps from its last row to its first."""
-        if last == self.height:
-            g[:, :1, -1:] = self._last_row()
+    def _last_row(self, columns: slice) -> Tensor:
+        """Vertical part of g in the image's last row, where it wraps, (1, 1, 1, columns)."""
+        first, last = self.stack(0, 1), self.stack(self.height - 1, self.height)
+        return self._wrapped(first - last)[..., columns]
 
-    def _last_row(self) -> Tensor:
-        """Vertical part of g in the image's last row, where it wraps: the mean of the sources', or the last one's."""
-        last = self.height - 1
-        wrapped = torch.cat([2 * (s.luma(0, 1) - s.luma(last, last + 1)) for s in self.sources], 1)
-        return wrapped.mean(1, keepdim=True) if self.likelihood.texture else wrapped[:, -1:]
+    def _last_column(self, rows: slice) -> Tensor:
+        """Horizontal part of g in the image's last column, where it wraps, (1, 1, rows, 1)."""
+        stack = self.stack(rows.start, rows.stop)
+        return self._wrapped(stack[..., :1] - stack[..., -1:])
+
+    def _wrapped(self, slopes: Tensor) -> Tensor:
+        """g where it wraps: the mean of the sources' slopes (1, K, ...), or the last one's without a texture target."""
+        return slopes.mean(1, keepdim=True) if self.likelihood.texture else slopes[:, -1:]
 
     def step(self, f: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
         """As ``FusionLikelihood.step``: all its sweeps, from f; returns (estimate, the other plane to write on)."""
@@ -156,3 +172,13 @@ class StripEM:
         eta = self.likelihood._eta
         pull = 2 * (weights * stack).sum(1, keepdim=True) + eta * k
         return pull / (2 * weights.sum(1, keepdim=True) + eta)
+
+
+def _around(part: slice, reach: int, length: int) -> slice:
+    """``part`` and up to ``reach`` pixels on either side."""
+    return slice(max(part.start - reach, 0), min(part.stop + reach, length))
+
+
+def _within(part: slice, around: slice) -> slice:
+    """Where ``part`` lies in a cut of ``around``."""
+    return slice(part.start - around.start, part.stop - around.start)
