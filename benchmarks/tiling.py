@@ -1,9 +1,9 @@
-"""Fused in tiles against fused whole, 1024x1024, with a prior whose group norms see the whole extent of their input.
+"""Fused in tiles against fused whole, 1024x1024, with a prior whose group norms see all of their input.
 
-For a rendered street, a smooth ramp (two of them, crossed) and any pairs given, at several tile sizes: the difference in
-grey levels; the share of pixels that are at most one level apart once rounded to 8 bits; and the largest step, the mean
-over a whole column (or row) of the change of the difference from it to the next, which a visible tile border would be.
-Aim: one level on 99 % of pixels, no step.
+For a rendered street, a smooth ramp (two of them, crossed) and any pairs given, at several tile sizes: the difference
+in grey levels; the share of pixels that are at most one level apart once rounded to 8 bits; and the largest step, the
+mean over a whole column (or row) of the change of the difference from it to the next, as a visible tile border would
+make. Aim: one level on 99 % of pixels, no step.
 
     python benchmarks/tiling.py [--tiles 256 512 768] [--pair IR VIS] [--pictures FOLDER] [--output FILE]
 """

@@ -141,7 +141,7 @@ def test_with_the_bundled_prior_tiles_cannot_be_seen():
 
 @pytest.mark.parametrize("name", ["balanced", "fast", "paper", "per pixel", "no texture term"])
 def test_em_in_strips_is_em(name):
-    """Several strips and blocks and a rest, against the whole: half-precision planes move it by less than a tenth of a level."""
+    """Strips, blocks and a rest, against the whole: half-precision planes move it by less than a tenth of a level."""
     extra = {
         "per pixel": FusionLikelihood(psi=5.0, eta=5.0, sweeps=2, texture=StrongestGradient(gains=(1, 3))),
         "no texture term": FusionLikelihood(psi=0.0, sweeps=2),

@@ -48,7 +48,7 @@ class FuseConfig:
     device: "auto" (CUDA if there is one, else CPU), "cpu", "cuda", "cuda:1", "mps". dtype: of the network.
     tone: stretch of the fused luma, "none", "minmax" or "percentile" (0.5 to 99.5). bit_depth: of the file, 8 or 16.
     tile: pixels a side that the network sees at once, 0 for the whole image; None: ``AUTO_TILE`` where the image has
-    more than ``AUTO_PIXELS``.
+    more than ``AUTO_PIXELS``. compile: the network, by ``torch.compile``; see ``DDFMPipeline.compile_network``.
     """
 
     preset: str = DEFAULT_PRESET
@@ -60,6 +60,7 @@ class FuseConfig:
     tone: str | None = None
     bit_depth: int = 8
     tile: int | None = None
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name in ("device", "dtype"):  # torch's own objects will do: torch.device("cpu"), torch.float32
@@ -76,6 +77,8 @@ class FuseConfig:
                 raise problem(name, repr(getattr(self, name)), "a name")
         if not isinstance(self.prior, str | Path):
             raise problem("prior", repr(self.prior), '"bundled" or a folder')
+        if not isinstance(self.compile, bool):
+            raise problem("compile", repr(self.compile), "True or False")
 
     def resolve(self) -> Preset:
         """The preset with the overrides put in, all checked. Raises DDFMError."""
@@ -141,6 +144,8 @@ class Fuser:
         with _quiet_diffusers():  # float16 on a CPU is slow, and works
             self.pipeline = pipeline.to(check_device(self.config.device))
         self.pipeline.set_progress_bar_config(disable=True)
+        if self.config.compile:
+            self.pipeline.compile_network()
 
     @property
     def tone(self) -> str:
@@ -157,6 +162,8 @@ class Fuser:
             "bit_depth": self.config.bit_depth,
             "seed": self.config.seed,
         }
+        if self.config.compile:  # only then, so that runs without it can still be taken up again
+            extra["compile"] = True
         return {
             "preset": self.preset.label,
             "hash": settings_hash(chosen, self.prior["sha256"]),

@@ -124,6 +124,19 @@ class DDFMPipeline(DiffusionPipeline):
         fused = ((_luma(x_t) + 1) / 2).cpu()
         return DDFMOutput(fused.clamp(0, 1), state, fused)
 
+    def compile_network(self) -> None:
+        """``torch.compile`` for the network, in place: the first call of a size takes a minute or more, later ones less
+        than before; results change by rounding. Raises DDFMError where nothing can be compiled.
+        """
+        try:  # something small first: the network's own failure would come late and by the page
+            torch.compile(torch.square)(torch.ones(64, device=self.device))
+        except Exception as error:  # no compiler, no headers, no Triton, a Python without support: a kind for each
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            expected = "a C++ compiler that torch can use, or Triton on a GPU"
+            remedy = "Install g++ or clang and Python's headers, or leave it out."
+            raise problem("compile", reason[:200], expected, remedy) from error
+        self.unet.compile()
+
     def _stack(self, sources: Sequence[Tensor]) -> Tensor:
         """Sources as (B, K, H, W) in [-1, 1] on the pipeline's device."""
         if len(sources) < 2:

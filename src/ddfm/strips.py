@@ -8,7 +8,8 @@ p         (1, 1, H, W)    half        grad^T u of the last sweep
 gamma     (1, K, 1, 1)    float32     scales: global, one value for the whole image
 
 Scale maps and texture target are local, so they are computed block by block, with a margin as wide as their blurs. The
-k-solve runs in strips with ``MARGIN`` more rows on each side, taken round the image: its kernel falls to 2e-6 at 12 pixels.
+k-solve runs in strips with ``MARGIN`` more rows on each side, taken round the image: its kernel falls to 2e-6 at 12
+pixels.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def supported(likelihood: object) -> bool:
 class StripEM:
     """State and sweeps of ``FusionLikelihood`` on one image that is too large to be handled whole.
 
-    sources: planes, or (1, 1, H, W) in [0, 1]; not copied. rows: of a strip, block: side of a block, multiples of ``ALIGN``.
+    sources: planes, or (1, 1, H, W) in [0, 1]; not copied. rows: of a strip; block: side of a block;
+    both multiples of ``ALIGN``.
     """
 
     def __init__(

@@ -35,6 +35,10 @@ Tile = Annotated[
     int | None,
     typer.Option("--tile", help="Pixels a side that the network sees at once; 0: all.  [default: 1024 above 4 MP]"),
 ]
+Compile = Annotated[
+    bool,
+    typer.Option("--compile", help="Compile the network first: for many pictures of a size. Changes rounding."),
+]
 Suffix = Annotated[str, typer.Option("--suffix", help="Format of the results of a folder run.")]
 SkipUnmatched = Annotated[
     bool, typer.Option("--skip-unmatched", help="Leave out files without a partner in the other folder.")
@@ -54,6 +58,7 @@ def fuse(
     tone: Tone = None,
     bit_depth: BitDepth = 8,
     tile: Tile = None,
+    compile: Compile = False,
     suffix: Suffix = ".png",
     overwrite: Overwrite = False,
     skip_unmatched: SkipUnmatched = False,
@@ -68,7 +73,7 @@ def fuse(
 
     jobs = engine.plan(sources, output, skip_unmatched=skip_unmatched, suffix=suffix)
     folder = output if sources[0].is_dir() else None
-    config = FuseConfig(preset, prior, steps, seed, device, dtype, tone, bit_depth, tile)
+    config = FuseConfig(preset, prior, steps, seed, device, dtype, tone, bit_depth, tile, compile)
     config.check_format(jobs[0].output.suffix)
     engine.check_writable(jobs)
     if not folder:
