@@ -94,8 +94,8 @@ def check(options: argparse.Namespace, device: torch.device, parser: argparse.Ar
     height, width = options.size
     if device.type == "cpu" and height * width > CPU_PIXELS:
         parser.error(
-            f"--size: got {height}x{width} on a CPU, expected a GPU for more than {CPU_PIXELS} pixels: a step there takes "
-            "minutes. Use --device cuda on a machine that has one, or --size 64 64."
+            f"--size: got {height}x{width} on a CPU, expected a GPU for more than {CPU_PIXELS} pixels: a step there "
+            "takes minutes. Use --device cuda on a machine that has one, or --size 64 64."
         )
 
 

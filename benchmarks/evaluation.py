@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DModel
-from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 
 from _common import RESULTS, median_ratio, provenance, write_json
 from ddfm._runtime import keep_freed_memory
@@ -59,6 +59,10 @@ def networks(device: torch.device) -> dict[str, tuple[UNet2DModel, torch.Tensor]
     return {"bundled": (bundled.to(device), inputs[0]), "attention": (attention_network().to(device), inputs[1])}
 
 
+def attentions(unet: UNet2DModel) -> list[Attention]:
+    return [module for module in unet.modules() if isinstance(module, Attention)]
+
+
 def ways(unet: UNet2DModel, x: torch.Tensor, compiled: bool) -> dict[str, Way]:
     """Every way as a function without arguments; each with a copy of the network."""
     t = torch.tensor(1, device=x.device)
@@ -71,11 +75,13 @@ def ways(unet: UNet2DModel, x: torch.Tensor, compiled: bool) -> dict[str, Way]:
         fused: bool = True,
         build: bool = False,
     ) -> Way:
-        net = copy.deepcopy(unet).to(dtype)
+        net = copy.deepcopy(unet)
+        for parameter in net.parameters():  # diffusers' own `to` warns of layers that this network does not have
+            parameter.data = parameter.data.to(dtype)
         if last:
             net = net.to(memory_format=torch.channels_last)
-        if any("attn" in name for name in net.attn_processors):
-            net.set_attn_processor(AttnProcessor2_0() if fused else AttnProcessor())
+        for layer in attentions(net):
+            layer.set_processor(AttnProcessor2_0() if fused else AttnProcessor())
         if build:
             net.compile()
         context = torch.autocast(x.device.type, torch.bfloat16) if autocast else contextlib.nullcontext()
@@ -94,7 +100,7 @@ def ways(unet: UNet2DModel, x: torch.Tensor, compiled: bool) -> dict[str, Way]:
         "autocast bf16, channels_last": way(autocast=True, last=True),
         "weights bf16, channels_last": way(dtype=torch.bfloat16, last=True),
     }
-    if any(unet.attn_processors):
+    if attentions(unet):
         found["attention without SDPA"] = way(fused=False)
     if compiled:
         found["compiled"] = way(build=True)
