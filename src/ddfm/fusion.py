@@ -182,7 +182,7 @@ class Fuser:
         begun = time.perf_counter()
         images = [open_source(s, f"source {n}") for n, s in enumerate(sources, 1)]
         notes = check_images(images)
-        check_memory(*images[0].size, self._bytes_per_pixel(*images[0].size))
+        check_memory(*images[0].size, self._bytes(*images[0].size))
         inputs = [describe(image) for image in images]
         fused = self._large if self._in_strips(*images[0].size) else self._whole
         data = fused(images, on_step)
@@ -200,10 +200,13 @@ class Fuser:
     def _in_strips(self, height: int, width: int) -> bool:
         return height * width > STRIP_PIXELS and can_fuse(self.preset, self.pipeline)
 
-    def _bytes_per_pixel(self, height: int, width: int) -> float:
-        if self._in_strips(height, width):
-            return STRIP_BYTES_PER_PIXEL
-        return TILED_BYTES_PER_PIXEL if self._tile(height, width) else BYTES_PER_PIXEL
+    def _bytes(self, height: int, width: int) -> float:
+        """What a picture of this size takes at its peak, beside the program itself."""
+        pixels, tile = height * width, self._tile(height, width)
+        if not tile:
+            return pixels * BYTES_PER_PIXEL
+        rest = STRIP_BYTES_PER_PIXEL if self._in_strips(height, width) else TILED_BYTES_PER_PIXEL
+        return pixels * rest + min(pixels, tile**2) * BYTES_PER_PIXEL
 
     def _tile(self, height: int, width: int) -> int | None:
         """The tile that an image of this size is given; None for the whole at once."""
@@ -337,17 +340,16 @@ def check_images(images: Sequence[Image]) -> list[str]:
     return _notes(images, names)
 
 
-#: Peak bytes a pixel with the bundled prior, measured (benchmarks/memory.py): the network on the whole image; in tiles;
-#: EM in strips as well. Colour takes some more of the last.
+#: Peak bytes a pixel with the bundled prior, measured (benchmarks/memory.py, large.py), colour included: all of it where
+#: the network sees the whole image; what comes beside a tile; the same with EM in strips.
 BYTES_PER_PIXEL = 1200
 TILED_BYTES_PER_PIXEL = 400
 STRIP_BYTES_PER_PIXEL = 60
 
 
-def check_memory(height: int, width: int, bytes_per_pixel: float) -> None:
-    """Refuse an image that cannot fit this machine's memory, rather than be killed in the middle."""
+def check_memory(height: int, width: int, need: float) -> None:
+    """Refuse an image that cannot fit this machine's memory (``need``, bytes), rather than be killed in the middle."""
     free = psutil.virtual_memory().available  # counts what the page cache would give back
-    need = height * width * bytes_per_pixel
     if need > free:
         raise problem(
             "sources",
