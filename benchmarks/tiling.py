@@ -1,11 +1,11 @@
 """Fused in tiles against fused whole, 1024x1024, with a prior whose group norms see all of their input.
 
-For a rendered street, a smooth ramp (two of them, crossed) and any pairs given, at several tile sizes: the difference
-in grey levels; the share of pixels that are at most one level apart once rounded to 8 bits; and the largest step, the
-mean over a whole column (or row) of the change of the difference from it to the next, as a visible tile border would
-make. Aim: one level on 99 % of pixels, no step.
+For a rendered street, two smooth ramps crossed, one ramp in both sources, and any pairs given, at several tile sizes:
+the difference in grey levels; the share of pixels that are at most one level apart once rounded to 8 bits; and the
+largest step, the mean over a whole column (or row) of the change of the difference from it to the next, as a visible
+tile border would make. Aim: one level on 99 % of pixels, no step.
 
-    python benchmarks/tiling.py [--tiles 256 512 768] [--pair IR VIS] [--pictures FOLDER] [--output FILE]
+    python benchmarks/tiling.py [--scenes street ramps ramp] [--tiles 256 512 768] [--pair IR VIS] [--pictures FOLDER]
 """
 
 from __future__ import annotations
@@ -33,8 +33,14 @@ def ramps(side: int) -> tuple[np.ndarray, np.ndarray]:
 
 def pairs(options: argparse.Namespace) -> dict[str, tuple[Any, Any]]:
     scene = samples.street((options.side, options.side), 0)
+    across, down = ramps(options.side)
+    drawn = {
+        "street": (scene.infrared, scene.visible),
+        "ramps": (across, down),
+        "ramp": (across, across * np.float32(0.999)),
+    }
     given = {f"{short_path(str(a))} {short_path(str(b))}": (a, b) for a, b in options.pair}
-    return {"street": (scene.infrared, scene.visible), "ramps": ramps(options.side), **given}
+    return {name: drawn[name] for name in options.scenes} | given
 
 
 def luma(data: np.ndarray) -> np.ndarray:
@@ -80,16 +86,16 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
                 if options.pictures:
                     stem = f"{Path(name.split()[-1]).stem}_{tile}"
                     picture(options.pictures, f"{stem}_difference_x100", images[tile] - images[0], 100)
-        if options.pictures and name == "ramps":
-            smooth = sum(ramps(options.side)) * 127.5
+        if options.pictures and name == "ramp":
             for tile, image in images.items():
-                picture(options.pictures, f"ramps_{tile}_minus_mean_x20", image - smooth, 20)
+                picture(options.pictures, f"ramp_{tile}_minus_itself_x50", image - ramps(options.side)[0] * 255, 50)
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=1024)
+    parser.add_argument("--scenes", nargs="*", default=["street", "ramps", "ramp"], choices=["street", "ramps", "ramp"])
     parser.add_argument("--tiles", type=int, nargs="+", default=[256, 512, 768])
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--device", default="cpu")

@@ -340,8 +340,8 @@ def check_images(images: Sequence[Image]) -> list[str]:
     return _notes(images, names)
 
 
-#: Peak bytes a pixel with the bundled prior, measured (benchmarks/memory.py, large.py), colour included: all of it where
-#: the network sees the whole image; what comes beside a tile; the same with EM in strips.
+#: Peak bytes a pixel with the bundled prior, measured (benchmarks/memory.py, large.py), colour included: all of it,
+#: where the network sees the whole image; what comes beside a tile; the same with EM in strips.
 BYTES_PER_PIXEL = 1200
 TILED_BYTES_PER_PIXEL = 400
 STRIP_BYTES_PER_PIXEL = 60
