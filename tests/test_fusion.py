@@ -10,7 +10,8 @@ from PIL import Image
 import ddfm
 from ddfm import color
 from ddfm._checks import DDFMError, DDFMWarning
-from ddfm.fusion import FuseConfig, Fuser, stretch
+from ddfm.fusion import FuseConfig, Fuser, as_batch, open_source, pair_seed, stretch, to_luma, to_plane
+from ddfm.pipeline import DDFMPipeline
 from ddfm.presets import PRESETS, get_preset, settings_hash
 
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -70,7 +71,6 @@ def test_luma_of_the_color_result_is_the_grey_fusion(fuser):
 
 
 def fuser_luma(array):
-    from ddfm.fusion import to_luma
     from ddfm.io import from_array
 
     return to_luma(from_array(array))
@@ -208,6 +208,7 @@ def test_too_large_for_the_memory_is_refused_before_the_work(fuser, monkeypatch)
     ("options", "word"),
     [
         ({"steps": "2"}, "steps"),
+        ({"compile": "yes"}, "compile"),
         ({"steps": 2.5}, "steps"),
         ({"steps": True}, "steps"),
         ({"seed": "x"}, "seed"),
@@ -241,3 +242,61 @@ def test_torch_tensors_of_every_kind(fuser):
 def test_torch_objects_name_device_and_dtype():
     config = ddfm.FuseConfig(device=torch.device("cpu"), dtype=torch.float32)
     assert (config.device, config.dtype) == ("cpu", "float32")
+
+
+# ---- planes: very large pictures keep their samples -------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [grey, rgb])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_a_plane_gives_back_the_images_floats_exactly(make, kind):
+    """300 rows: more than are converted at a time. Integers stay integers, floats of no grid stay floats."""
+    data = make(0, (300, 17))
+    data = (
+        data / np.float32(251) * np.float32(0.98)
+        if kind == np.float32
+        else data.astype(kind) * (257 ** (kind != np.uint8))
+    )
+    image = open_source(data.astype(kind), "source")
+    plane = to_plane(image)
+    assert plane.data.dtype == kind
+    assert torch.equal(plane.rows(0, 300), as_batch(image))
+    assert torch.equal(torch.cat([plane.luma(0, 100), plane.luma(100, 300)], 2), to_luma(image))
+    assert pair_seed([plane], 3) == pair_seed([to_luma(image)], 3)
+
+
+def test_chroma_some_rows_at_a_time_is_chroma():
+    luma, image = torch.rand(1, 1, 50, 17), open_source(rgb(1, (50, 17)), "source")
+    whole = color.merge(luma, color.split(as_batch(image))[1])[0].permute(1, 2, 0).numpy()
+    assert np.array_equal(color.put_chroma(luma, to_plane(image), rows=7), whole)
+
+
+# ---- compilation ------------------------------------------------------------------------------------
+
+
+def test_without_a_compiler_the_error_teaches(tiny_prior, monkeypatch):
+    def no_compiler(*args, **options):
+        raise RuntimeError("No working C++ compiler found")
+
+    monkeypatch.setattr("torch.compile", no_compiler)
+    with pytest.raises(DDFMError, match=r"compile: got No working C\+\+ compiler.*Install g\+\+"):
+        Fuser(FuseConfig(prior=str(tiny_prior), compile=True))
+
+
+def test_compilation_is_told_and_nothing_else_changes(fuser, tiny_prior, monkeypatch):
+    """Without it the settings, which the resume key is made of, are as they were before there was such an option."""
+    monkeypatch.setattr(DDFMPipeline, "compile_network", lambda self: None)
+    compiled = Fuser(FuseConfig(prior=str(tiny_prior), compile=True))
+    assert compiled.settings == fuser.settings | {"compile": True}
+    assert "compile" not in fuser.settings
+    assert compiled.fuse(grey(0), grey(1)).report["compile"] is True
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_is_eager_to_rounding(fuser, tiny_prior):
+    try:
+        compiled = Fuser(FuseConfig(prior=str(tiny_prior), compile=True))
+    except DDFMError as error:
+        pytest.skip(str(error))
+    assert np.allclose(compiled.fuse(grey(0), grey(1)).data, fuser.fuse(grey(0), grey(1)).data, atol=1e-4)

@@ -580,6 +580,27 @@ def test_sizes_that_pillow_warns_of(tmp_path, size):
             read_bytes(tmp_path, header, "a.bmp")
 
 
+def header_only(kind, side):
+    """A file that announces side x side pixels and holds none."""
+    if kind == "png":
+        ihdr = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+        return b"\x89PNG\r\n\x1a\n" + ihdr + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    tags = [(256, 4, side), (257, 4, side), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1)]
+    tags += [(278, 4, side), (279, 4, side * side)]
+    body = b"".join(struct.pack("<HHII", code, form, 1, value) for code, form, value in tags)
+    return struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<H", len(tags)) + body + bytes(4)
+
+
+@pytest.mark.parametrize("kind", ["png", "tif"])
+def test_a_hundred_megapixels_may_be_read_and_an_absurd_size_may_not(tmp_path, kind):
+    """The first is refused for its missing pixels only, the second before anything is decoded."""
+    with pytest.raises(DDFMError) as allowed:
+        read_bytes(tmp_path, header_only(kind, 10_000), f"a.{kind}")
+    assert "cannot be decoded" in str(allowed.value)
+    with pytest.raises(DDFMError, match=f"20000 x 20000 pixels, expected at most {raster.MAX_PIXELS}"):
+        read_bytes(tmp_path, header_only(kind, 20_000), f"b.{kind}")
+
+
 def test_zero_size_png(tmp_path):
     with pytest.raises(DDFMError, match="0 x 5 pixels"):
         read_bytes(tmp_path, png(np.zeros((0, 5)), 0), "a.png")

@@ -124,6 +124,21 @@ def test_wrong_tiles(tiny_prior):
 
 
 @pytest.mark.slow
+def test_with_the_bundled_prior_a_megapixel_in_tiles_is_the_whole():
+    """1024x1024 in the tiles that very large pictures are given; benchmarks/tiling.py has more sizes and scenes."""
+    from ddfm.fusion import STRIP_TILE
+
+    scene = ddfm.samples.street((1024, 1024), 0)
+    whole, parts = (
+        ddfm.fuse(scene.infrared, scene.visible, preset="fast", tile=tile).data * 255 for tile in (0, STRIP_TILE)
+    )
+    assert (np.abs(np.rint(whole) - np.rint(parts)) <= 1).mean() >= 0.99
+    apart = (parts - whole).mean(-1)
+    for axis in (0, 1):  # a visible border would be a step of a whole row or column
+        assert np.abs(np.diff(apart, axis=axis).mean(1 - axis)).max() < 0.25
+
+
+@pytest.mark.slow
 def test_with_the_bundled_prior_tiles_cannot_be_seen():
     """Its group norms see a tile and not the whole: at most a level on 99 % of pixels, and no step at the borders."""
     scene = ddfm.samples.street((512, 704), 0)
@@ -202,8 +217,14 @@ def test_strips_are_automatic_above_their_size(tiny_prior, monkeypatch):
     strips = ddfm.fuse(a, b, prior=str(tiny_prior), preset="fast", tile=64)
     assert np.abs(strips.data - whole.data).max() * 255 < 0.5
     assert not np.array_equal(strips.data, whole.data)  # it did go another way
+    colored = np.stack([b, 0.5 * b, 1 - b], -1)
+    strips = ddfm.fuse(a, colored, prior=str(tiny_prior), preset="fast", tile=64)
     released = ddfm.fuse(a, b, prior=str(tiny_prior), preset="released", steps=2, tile=64)  # cannot: goes as before
     assert released.data.shape == a.shape
+    monkeypatch.undo()
+    whole = ddfm.fuse(a, colored, prior=str(tiny_prior), preset="fast", tile=64)
+    assert strips.data.shape == whole.data.shape == (272, 48, 3)
+    assert np.abs(strips.data - whole.data).max() * 255 < 1
 
 
 def test_what_strips_cannot_do_is_known():
