@@ -264,6 +264,11 @@ def without(key):
         (lambda s: s | {"out.2.weight": torch.zeros(5, 32, 3, 3)}, "5 output channels"),
         (lambda s: s | {"middle_block.0.in_layers.2.weight": torch.zeros(64, 63, 3, 3)}, r"\(64, 63, 3, 3\)"),
         (without("output_blocks.8.0.in_layers.0.weight"), "no tensor output_blocks.8.0"),
+        (
+            without("input_blocks.1.0.out_layers.3.weight"),
+            "no tensor input_blocks.1.0.out_layers.3.weight.*Is it whole",
+        ),
+        (lambda s: s | {"out.2.weight": torch.tensor(1.0)}, "out.2.weight of shape"),
         (lambda s: {k: v for k, v in s.items() if not k.startswith("output_blocks.4.")}, "consecutive output blocks"),
     ],
 )
@@ -285,10 +290,15 @@ def test_files_that_are_no_checkpoint(tmp_path):
         adm.read_checkpoint(tmp_path / "none.pt")
     (tmp_path / "cut.pt").write_bytes((TINY / "checkpoint.pt").read_bytes()[:100_000])
     (tmp_path / "text.pt").write_text("hello")
-    (tmp_path / "code.pt").write_bytes(pickle.dumps(shutil.rmtree))
+    (tmp_path / "empty.pt").write_bytes(b"")
+    (tmp_path / "old.pt").write_bytes(pickle.dumps(shutil.rmtree))
+    torch.save({"run": shutil.rmtree}, tmp_path / "code.pt")
     torch.save([1, 2], tmp_path / "list.pt")
-    for name in ("cut", "text", "code", "list"):
-        with pytest.raises(DDFMError, match=f"{name}.pt"):
+    torch.save({"model": {}, "step": 3}, tmp_path / "nested.pt")
+    says = {"cut": "cut short", "text": "begins with b'hell'", "empty": "an empty file", "old": "torch.save"}
+    says |= {"code": "Nothing in it was run", "list": "list", "nested": "entries model, step"}
+    for name, text in says.items():
+        with pytest.raises(DDFMError, match=f"{name}.pt.*{text}"):
             adm.read_checkpoint(tmp_path / f"{name}.pt")
 
 

@@ -13,6 +13,7 @@ output_blocks.N.*               up_blocks.I.resnets.J, .attentions.J, .upsampler
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -68,22 +69,34 @@ def infer_config(state: Mapping[str, Tensor], head_channels: int = 64, new_atten
         raise problem("checkpoint", f"{blocks} output blocks, {len(upsampled)} upsamplings", "levels of equal depth")
     levels = blocks // (res_blocks + 1)
     first = [1 + level * (res_blocks + 1) for level in range(levels)]  # input block where each level begins
-    channels = tuple(state[f"input_blocks.{n}.0.out_layers.3.weight"].shape[0] for n in first)
+    channels = tuple(_length(state, f"input_blocks.{n}.0.out_layers.3.weight", 0) for n in first)
     attention = tuple(f"input_blocks.{n}.1.qkv.weight" in state for n in first)
-    embedding = state["input_blocks.1.0.emb_layers.1.weight"].shape[0]
+    embedding = _length(state, "input_blocks.1.0.emb_layers.1.weight", 0)
     config = AdmConfig(
         channels=channels,
         res_blocks=res_blocks,
         attention=attention,
         head_channels=head_channels,
-        in_channels=state["input_blocks.0.0.weight"].shape[1],
-        out_channels=state["out.2.weight"].shape[0],
+        in_channels=_length(state, "input_blocks.0.0.weight", 1),
+        out_channels=_length(state, "out.2.weight", 0),
         scale_shift=embedding == 2 * channels[0],
         res_resampling=levels == 1 or f"input_blocks.{first[1] - 1}.0.in_layers.0.weight" in state,
         new_attention_order=new_attention_order,
     )
     _check_config(config)
     return config
+
+
+def _length(state: Mapping[str, Tensor], name: str, axis: int) -> int:
+    """A tensor's length along an axis; DDFMError where there is no such tensor, or none of so many axes."""
+    if name not in state:
+        raise problem("checkpoint", f"no tensor {name}", "one for each layer", _WHOLE)
+    if state[name].ndim <= axis:
+        raise problem("checkpoint", f"{name} of shape {tuple(state[name].shape)}", f"{axis + 1} axes or more", _WHOLE)
+    return state[name].shape[axis]
+
+
+_WHOLE = "Is it whole, and an unconditional guided-diffusion model, such as 256x256_diffusion_uncond.pt?"
 
 
 def _check_kind(state: Mapping[str, Tensor]) -> None:
@@ -99,7 +112,9 @@ def _check_kind(state: Mapping[str, Tensor]) -> None:
     needed = ("time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.0.in_layers.0.weight", "out.2.weight")
     if missing := [key for key in (*needed, "input_blocks.1.0.emb_layers.1.weight") if key not in state]:
         some = ", ".join(sorted(state)[:3])
-        raise problem("checkpoint", f"no tensor {missing[0]} (it has: {some}, ...)", "a guided-diffusion state dict")
+        raise problem(
+            "checkpoint", f"no tensor {missing[0]} (it has: {some}, ...)", "a guided-diffusion state dict", _FOLDER
+        )
     if "out.0.weight" in state and state["input_blocks.0.0.weight"].ndim != 4:
         raise problem("checkpoint", "convolutions of another dimension", "a network of pictures")
 
@@ -165,7 +180,7 @@ def to_unet(state: Mapping[str, Tensor], config: AdmConfig, dtype: torch.dtype =
     used: set[str] = set()
     for ours, theirs, part in _mapping(config):
         if theirs not in state:
-            raise problem("checkpoint", f"no tensor {theirs}", "one for each layer of the inferred network")
+            raise problem("checkpoint", f"no tensor {theirs}", "one for each layer of the inferred network", _WHOLE)
         used.add(theirs)
         converted[ours] = _part(state[theirs], part, config).to(dtype)
         if ours not in wanted or tuple(converted[ours].shape) != wanted[ours]:
@@ -266,6 +281,9 @@ def _part(tensor: Tensor, part: Part, config: AdmConfig) -> Tensor:
     return picked.reshape(heads * width, *flat.shape[1:]).contiguous()
 
 
+_FOLDER = "A model of diffusers needs no conversion: give its folder as --prior."
+
+
 # ---- files ----------------------------------------------------------------------------------------
 
 
@@ -273,13 +291,23 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """The state dict of a .pt file, tensors only: nothing in it is executed. Raises DDFMError."""
     if not path.is_file():
         raise problem("checkpoint", path, "an existing file", "Check the path.")
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head != b"PK\3\4":  # a zip archive, which is what torch.save writes
+        got = f"{path}, {f'which begins with {head!r}' if head else 'an empty file'}"
+        raise problem("checkpoint", got, "a file of torch.save (version 1.6 or newer)", _FOLDER)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch and pickle raise many kinds: cut short, not a checkpoint, code in it
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise problem("checkpoint", f"{path} ({reason})", "a whole file of tensors written by torch.save") from error
+    except pickle.UnpicklingError as error:
+        remedy = "Nothing in it was run. Where you trust it, save its state dict alone."
+        raise problem("checkpoint", f"{path}, which holds other things than tensors", "tensors only", remedy) from error
+    except Exception as error:  # torch raises many kinds for an archive with a part missing
+        remedy = "It is cut short or damaged: copy or fetch it again."
+        raise problem("checkpoint", f"{path}, which cannot be read", "a whole file of torch.save", remedy) from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise problem("checkpoint", f"{path}, which holds other things than tensors", "a state dict")
+        some = f"entries {', '.join(map(str, list(state)[:5]))}" if isinstance(state, dict) else type(state).__name__
+        remedy = "Save the state dict in it alone, with torch.save."
+        raise problem("checkpoint", f"{path}, which holds other things than tensors ({some})", "a state dict", remedy)
     return state
 
 
