@@ -17,22 +17,91 @@ A file's noise is clipped at black and white. What was clipped is a censored obs
 from __future__ import annotations
 
 import math
+import numbers
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["LEAST", "SMALLEST", "complete", "estimate_noise", "noisy_moments", "unbias"]
+from ddfm._checks import check_range, problem
+
+__all__ = [
+    "LEAST",
+    "MOST",
+    "SMALLEST",
+    "NoiseStd",
+    "check_noise_std",
+    "complete",
+    "deviations",
+    "estimate_noise",
+    "noisy_moments",
+    "unbias",
+]
+
+#: Standard deviation on [0, 1]: none, one for all sources, one for each, (B, K) of a batch, or "auto".
+NoiseStd = float | str | Sequence[float] | Tensor | None
+#: The largest that is accepted, on [0, 1]: beyond it a picture on [0, 1] is mostly clipped.
+MOST = 0.5
 
 #: An estimate below it, on [0, 1], counts as none: clean photographs come to less (docs/noise.md).
 LEAST = 0.012
 
 #: Stands for a sigma of 0, in units of [-1, 1]: far below what float32 tells apart in a picture.
 SMALLEST = 1e-5
+_AUTO = "auto"
 _LOWEST = -8.0  # erfcx(-8) = 1e28 still fits float32, and the other branch is 1e-28 of it
 _FAR = 2.0  # from here on the continued fraction, before it the definition
 _DEPTH = {torch.float32: 16, torch.float64: 64}  # of the fraction: its truncation at z = 2 is below the resolution
 _ROOT_PI = math.sqrt(math.pi)
+
+
+def check_noise_std(value: NoiseStd) -> str | tuple[float, ...] | Tensor | None:
+    """``value`` as None, "auto", a tuple or a (B, K) tensor; text such as "0.06,0.02" is read. Raises DDFMError."""
+    if value is None or (isinstance(value, str) and value == _AUTO):
+        return value
+    whole = isinstance(value, Tensor) and value.ndim == 2
+    values = value.flatten().tolist() if isinstance(value, Tensor) and whole else _numbers(value)
+    for one in values:
+        try:
+            check_range("noise_std", one, 0, MOST)
+        except ValueError as error:
+            grey = one == one and one > MOST
+            hint = f"In grey levels of 255? Then {one / 255:.3g}." if grey else "0 is no noise."
+            raise problem("noise_std", f"{one:g}", f"a number in [0, {MOST:g}], of a range of 1", hint) from error
+    return value if isinstance(value, Tensor) and whole else tuple(values)
+
+
+def _numbers(value: Any) -> list[float]:
+    """A number, a sequence of them, or text of them with commas between."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if isinstance(parts, numbers.Real) and not isinstance(parts, bool):
+        parts = [parts]
+    try:
+        found = [float(part) for part in parts]
+    except (TypeError, ValueError):
+        found = []
+    if not found or isinstance(value, bool):
+        raise problem("noise_std", repr(value), 'numbers such as 0.06 or 0.06,0.02, or "auto"')
+    return found
+
+
+def deviations(noise_std: str | tuple[float, ...] | Tensor | None, sources: Tensor) -> Tensor:
+    """sigma (B, K), in units of [-1, 1], of a checked ``noise_std`` for sources (B, K, H, W). Raises DDFMError."""
+    batch, count = sources.shape[:2]
+    if noise_std is None:
+        return sources.new_zeros(batch, count)
+    if isinstance(noise_std, str):
+        return 2 * estimate_noise(sources)
+    if isinstance(noise_std, Tensor):
+        if noise_std.shape != (batch, count):
+            raise problem("noise_std", f"shape {tuple(noise_std.shape)}", f"{(batch, count)}, images by sources")
+        return 2 * noise_std.to(sources)
+    if len(noise_std) not in (1, count):
+        raise problem("noise_std", f"{len(noise_std)} values", f"one, or {count}, one for each source")
+    values = noise_std if len(noise_std) == count else noise_std * count
+    return 2 * sources.new_tensor(values).expand(batch, count)
 
 
 def noisy_moments(square: Tensor, maps: Tensor, gamma: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,7 +120,9 @@ def noisy_moments(square: Tensor, maps: Tensor, gamma: Tensor, sigma: Tensor) ->
     mean = gamma / 2 + gamma.sqrt() * sigma * (slope_q / total + slope_p / total)
     # (erfcx(q) - erfcx(p)) / (4 delta) is the mean of D over [q, p]: by Simpson's rule where the difference cancels
     _, slope_c = _erfcx_and_slope(centre)
-    short = torch.finfo(square.dtype).eps ** 0.2  # where the rule's error, delta^4, is that of the difference, eps / delta
+    short = (
+        torch.finfo(square.dtype).eps ** 0.2
+    )  # where the rule's error, delta^4, is that of the difference, eps / delta
     average = torch.where(
         delta < short * (1 + centre),
         (slope_q + 4 * slope_c + slope_p) / 6,
@@ -102,14 +173,17 @@ def unbias(smooth: Tensor, sigma: Tensor) -> Tensor:
 def complete(sources: Tensor, level: Tensor, sigma: Tensor, uniform: Tensor) -> Tensor:
     """The sources as they were before clipping: N(level, sigma^2) given that it lies beyond, where they are clipped.
 
-    All (B, K, H, W), sigma (1|B, K, 1, 1); ``uniform`` in [0, 1] makes the draw. Not clipped: within half an 8-bit step.
+    All (B, K, H, W), sigma (1|B, K, 1, 1); ``uniform`` in [0, 1] makes the draw. Clipped: within half an 8-bit step
+    of black or white.
     """
     sigma = sigma.clamp(min=SMALLEST)
 
     def beyond(excess: Tensor) -> Tensor:
         """excess - sigma |tail|: a draw of N(excess, sigma^2) given that it is negative."""
         share = torch.special.ndtr(-excess / sigma) * uniform
-        return torch.minimum(excess + sigma * torch.special.ndtri(share.clamp(1e-6, 1 - 1e-6)), torch.zeros_like(excess))
+        return torch.minimum(
+            excess + sigma * torch.special.ndtri(share.clamp(1e-6, 1 - 1e-6)), torch.zeros_like(excess)
+        )
 
     black = sources <= -1 + 1 / 255
     white = sources >= 1 - 1 / 255

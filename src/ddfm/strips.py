@@ -30,10 +30,11 @@ ALIGN = 240  # rows of a strip are a multiple of it, so that cells of every coar
 
 
 def supported(likelihood: object) -> bool:
-    """Whether ``StripEM`` can stand in for a likelihood: ours, with local maps, and no pull towards the prior."""
+    """Whether ``StripEM`` can stand in for a likelihood: ours, with local maps, no noise, no pull to the prior."""
     return (
         isinstance(likelihood, FusionLikelihood)
         and likelihood.prior_weight == 0
+        and not any(likelihood.noise)
         and isinstance(likelihood.scale_maps, LocalSaliency | None)
         and isinstance(likelihood.texture, StrongestGradient | None)
     )

@@ -35,6 +35,13 @@ Tile = Annotated[
     int | None,
     typer.Option("--tile", help="Pixels a side that the network sees at once; 0: all.  [default: 1024 above 4 MP]"),
 ]
+NoiseStd = Annotated[
+    str | None,
+    typer.Option(
+        "--noise-std",
+        help="Noise of the sources on [0, 1]: 0.06, or 0.06,0.02 for each, or auto to estimate it.  [default: none]",
+    ),
+]
 Suffix = Annotated[str, typer.Option("--suffix", help="Format of the results of a folder run.")]
 SkipUnmatched = Annotated[
     bool, typer.Option("--skip-unmatched", help="Leave out files without a partner in the other folder.")
@@ -54,6 +61,7 @@ def fuse(
     tone: Tone = None,
     bit_depth: BitDepth = 8,
     tile: Tile = None,
+    noise_std: NoiseStd = None,
     suffix: Suffix = ".png",
     overwrite: Overwrite = False,
     skip_unmatched: SkipUnmatched = False,
@@ -68,7 +76,8 @@ def fuse(
 
     jobs = engine.plan(sources, output, skip_unmatched=skip_unmatched, suffix=suffix)
     folder = output if sources[0].is_dir() else None
-    config = FuseConfig(preset, prior, steps, seed, device, dtype, tone, bit_depth, tile)
+    config = FuseConfig(preset, prior, steps, seed, device, dtype, tone, bit_depth, tile, noise_std)
+    config.check_count(len(sources))
     config.check_format(jobs[0].output.suffix)
     engine.check_writable(jobs)
     if not folder:
