@@ -192,7 +192,7 @@ class Fuser:
         check_memory(*images[0].size, self._bytes_per_pixel(*images[0].size))
         lumas = [to_luma(image) for image in images]
         preset, noise = self._settle(lumas)
-        fused = self._sample(preset, lumas, on_step)
+        fused = self._sample(lumas, on_step, preset)
         data = put_color(stretch(fused, self.tone), images)
         report = {
             "inputs": [describe(image) for image in images],
@@ -229,7 +229,10 @@ class Fuser:
             preset = preset.with_steps(preset.steps if self.config.steps is None else self.config.steps)
         return preset, noise
 
-    def _sample(self, preset: Preset, lumas: list[Tensor], on_step: Callable[[int, int], Any] | None) -> Tensor:
+    def _sample(
+        self, lumas: list[Tensor], on_step: Callable[[int, int], Any] | None, preset: Preset | None = None
+    ) -> Tensor:
+        preset = preset or self.preset
         height, width = lumas[0].shape[-2:]
         if height * width > STRIP_PIXELS and can_fuse(self.preset, self.pipeline):
             generator = torch.Generator().manual_seed(pair_seed(lumas, self.config.seed))
