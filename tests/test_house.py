@@ -17,6 +17,7 @@ FLOORS = [
     {
         "operators",
         "likelihood",
+        "noise",
         "saliency",
         "admm",
         "released",
@@ -29,10 +30,11 @@ FLOORS = [
         "samples",
         "_render",
     },
-    {"priors", "sampling", "pipeline"},
+    {"priors", "sampling", "denoising", "pipeline"},
     {"io", "datasets"},
     {
         "presets",
+        "noisy",
         "large",
         "fusion",
         "training",

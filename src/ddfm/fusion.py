@@ -23,6 +23,8 @@ from ddfm._checks import DDFMWarning, check_choice, problem
 from ddfm._provenance import versions
 from ddfm.io import Image, encode_image, file_sha256, from_array, from_pil, read_image, write_bytes
 from ddfm.large import can_fuse, fuse_large
+from ddfm.noise import check_noise_std
+from ddfm.noisy import settled, with_noise
 from ddfm.pipeline import MIN_SIZE, DDFMPipeline
 from ddfm.presets import DEFAULT_PRESET, Preset, get_preset, settings_hash
 from ddfm.priors import prior_info
@@ -49,6 +51,8 @@ class FuseConfig:
     tone: stretch of the fused luma, "none", "minmax" or "percentile" (0.5 to 99.5). bit_depth: of the file, 8 or 16.
     tile: pixels a side that the network sees at once, 0 for the whole image; None: ``AUTO_TILE`` where the image has
     more than ``AUTO_PIXELS``. compile: the network, by ``torch.compile``; see ``DDFMPipeline.compile_network``.
+    noise_std: standard deviation of the sources' noise on [0, 1], one value for all or one for each, or "auto" to
+    estimate it; also as text, "0.06,0.02". With it ``steps`` counts the network evaluations for each noisy source.
     """
 
     preset: str = DEFAULT_PRESET
@@ -61,6 +65,7 @@ class FuseConfig:
     bit_depth: int = 8
     tile: int | None = None
     compile: bool = False
+    noise_std: float | str | tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("device", "dtype"):  # torch's own objects will do: torch.device("cpu"), torch.float32
@@ -79,6 +84,7 @@ class FuseConfig:
             raise problem("prior", repr(self.prior), '"bundled" or a folder')
         if not isinstance(self.compile, bool):
             raise problem("compile", repr(self.compile), "True or False")
+        object.__setattr__(self, "noise_std", check_noise_std(self.noise_std))
 
     def resolve(self) -> Preset:
         """The preset with the overrides put in, all checked. Raises DDFMError."""
@@ -87,9 +93,16 @@ class FuseConfig:
         check_choice("dtype", self.dtype or preset.dtype, tuple(DTYPES))
         if self.bit_depth not in (8, 16):
             raise problem("bit_depth", self.bit_depth, "8 or 16")
-        preset = preset.with_steps(preset.steps if self.steps is None else self.steps)
+        stepped = preset.with_steps(preset.steps if self.steps is None else self.steps)
+        noisy = with_noise(preset, self.noise_std, self.steps)
+        preset = stepped if noisy is preset else noisy
         check_device(self.device)
         return dataclasses.replace(preset, dtype=self.dtype or preset.dtype)
+
+    def check_count(self, count: int) -> None:
+        """Refuse, before any work, noise for another number of sources. Raises DDFMError."""
+        if isinstance(self.noise_std, tuple) and len(self.noise_std) not in (1, count):
+            raise problem("noise_std", f"{len(self.noise_std)} values", f"one, or {count}, one for each source")
 
     def check_format(self, suffix: str) -> None:
         """Refuse, before any work, a file format that cannot hold the result. Raises DDFMError."""
@@ -183,11 +196,15 @@ class Fuser:
         """
         begun = time.perf_counter()
         images = [open_source(s, f"source {n}") for n, s in enumerate(sources, 1)]
+        self.config.check_count(len(images))
         notes = check_images(images)
         check_memory(*images[0].size, self._bytes(*images[0].size))
         inputs = [describe(image) for image in images]
-        fused = self._large if self._in_strips(*images[0].size) else self._whole
-        data = fused(images, on_step)
+        noise: tuple[float, ...] = ()
+        if self._in_strips(*images[0].size):
+            data = self._large(images, on_step)
+        else:
+            data, noise = self._whole(images, on_step)
         report = {
             "inputs": inputs,
             **self.settings,
@@ -196,6 +213,7 @@ class Fuser:
             "seconds": round(time.perf_counter() - begun, 3),
             "size": list(data.shape[:2]),
             "tile": self._tile(*data.shape[:2]),
+            **({"noise_std": [round(value, 5) for value in noise]} if noise else {}),
         }
         return Fused(data, report, self.config.bit_depth)
 
@@ -229,12 +247,26 @@ class Fuser:
         luma = fuse_large(self.pipeline, planes, self.preset, generator, tile, on_step or (lambda done, of: None))
         return put_color(stretch(luma, self.tone), planes)
 
-    def _whole(self, images: list[Image], on_step: Callable[[int, int], Any] | None) -> np.ndarray:
-        fused = self._sample([to_luma(image) for image in images], on_step)
-        return put_color(stretch(fused, self.tone), [color.Plane(image.data) for image in images])
+    def _whole(
+        self, images: list[Image], on_step: Callable[[int, int], Any] | None
+    ) -> tuple[np.ndarray, tuple[float, ...]]:
+        """The picture, float32 (H, W) or (H, W, 3), and the noise that its sources were taken to have."""
+        lumas = [to_luma(image) for image in images]
+        preset, noise = self._settle(lumas)
+        fused = self._sample(lumas, on_step, preset)
+        return put_color(stretch(fused, self.tone), [color.Plane(image.data) for image in images]), noise
 
-    def _sample(self, lumas: list[Tensor], on_step: Callable[[int, int], Any] | None) -> Tensor:
-        preset = self.preset
+    def _settle(self, lumas: list[Tensor]) -> tuple[Preset, tuple[float, ...]]:
+        """The preset for these sources, and their noise on [0, 1]; () where no noise was asked about."""
+        preset, noise = settled(self.preset, lumas)
+        if noise and not any(noise):  # "auto" found none: as without the option
+            preset = preset.with_steps(preset.steps if self.config.steps is None else self.config.steps)
+        return preset, noise
+
+    def _sample(
+        self, lumas: list[Tensor], on_step: Callable[[int, int], Any] | None, preset: Preset | None = None
+    ) -> Tensor:
+        preset = preset or self.preset
 
         def report_step(pipe: Any, i: int, t: int, tensors: dict[str, Tensor]) -> None:
             if on_step:
@@ -249,6 +281,8 @@ class Fuser:
             warm_sweeps=preset.warm_sweeps,
             luma=preset.luma,
             tile=self._tile(*lumas[0].shape[-2:]),
+            noise_std=preset.noise_std,
+            draws=max(preset.draws, 1),
             generator=[torch.Generator().manual_seed(pair_seed(lumas, self.config.seed))],
             callback_on_step_end=report_step,
         ).unclipped

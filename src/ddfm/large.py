@@ -24,7 +24,9 @@ __all__ = ["can_fuse", "fuse_large"]
 
 
 def can_fuse(preset: Preset, pipeline: DDFMPipeline) -> bool:
-    """Whether this preset and prior can be run on a very large image: a luma prior, DDIM, a supported likelihood."""
+    """Whether this preset and prior can be run on a very large image: luma, DDIM, a supported likelihood, no noise."""
+    if preset.noise_std is not None:
+        return False
     return preset.sampler == "ddim" and pipeline.config.color == "luma" and supported(preset.likelihood)
 
 

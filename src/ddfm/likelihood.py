@@ -9,6 +9,7 @@ W_k         (B, K, H, W)       E[1/m_k] of the E-step (Eq. 16, misprint correcte
 g           (B, 2, H, W)       texture target: psi/2 |grad f - g|^2; grad v in the paper (Eq. 13)
 k, u        (B, 1|2, H, W)     splitting variables of the M-step (Eq. 22-27)
 lambda_t    scalar             weight of the prior's x0; 0 in the paper
+sigma_k     (1|B, K, 1, 1)     standard deviation of the source's noise, in units of [-1, 1]; 0 in the paper
 
 With K = 2, a = 1, g = grad v, lambda = 0 this is the paper's likelihood, written for f instead of x.
 """
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ddfm._checks import check_batch, check_range, problem
+from ddfm.noise import noisy_moments
 from ddfm.operators import adjoint, from_spectrum, grad, laplacian_symbol, to_spectrum
 
 __all__ = ["EPSILON", "FusionLikelihood", "FusionState", "Likelihood", "em_alone"]
@@ -42,6 +44,7 @@ class FusionState:
     target: Tensor  # G = fft(grad^T g)                 (B, 1, H, W // 2 + 1), complex
     carried: Tensor  # U = fft(grad^T u)                (B, 1, H, W // 2 + 1), complex
     symbol: Tensor  # |K|^2                             (H, W // 2 + 1)
+    sigma: Tensor | None = None  # (1 or B, K, 1, 1); None: no noise
 
     @property
     def size(self) -> tuple[int, int]:
@@ -68,6 +71,7 @@ class FusionLikelihood:
     prior_weight: kappa in lambda_t = 2 kappa snr; 1 is the Bayesian value, 0 the paper's.
     scale_maps: sources -> a (B, K, H, W) with sum over k = K, see ``ddfm.saliency``; None is a = 1.
     texture: sources -> g (B, 2, H, W); None is the last source's gradient, the paper's g = grad v.
+    noise: sigma_k in units of [-1, 1], one for each source; () is no noise.
 
     Raises DDFMError when a setting is out of range.
     """
@@ -78,20 +82,27 @@ class FusionLikelihood:
     prior_weight: float = 0.0
     scale_maps: Callable[[Tensor], Tensor] | None = None
     texture: Callable[[Tensor], Tensor] | None = None
+    noise: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_range("psi", self.psi, 0, 1e6)
         check_range("eta", self.eta, 0, 1e6)
         check_range("sweeps", self.sweeps, 1, 10_000)
         check_range("prior_weight", self.prior_weight, 0, 1e6)
+        for sigma in self.noise:
+            check_range("noise", sigma, 0, 2)
 
-    def init(self, sources: Tensor) -> FusionState:
-        """State before the first step: gamma = 1, u = 0. ``sources`` (B, K, H, W) in [-1, 1], K >= 2."""
+    def init(self, sources: Tensor, guides: Tensor | None = None) -> FusionState:
+        """State before the first step: gamma = 1, u = 0. ``sources`` (B, K, H, W) in [-1, 1], K >= 2.
+
+        guides: the sources with less noise, same shape, from which maps and texture target are taken.
+        """
         check_batch("sources", sources)
         if sources.shape[1] < 2:
             raise problem("sources", f"{sources.shape[1]} source", "two or more on axis 1")
-        maps = self.scale_maps(sources) if self.scale_maps else sources.new_ones(1, 1, 1, 1)
-        target = to_spectrum(adjoint(self.texture_target(sources)))
+        guides = sources if guides is None else guides
+        maps = self.scale_maps(guides) if self.scale_maps else sources.new_ones(1, 1, 1, 1)
+        target = to_spectrum(adjoint(self.texture_target(guides)))
         return FusionState(
             sources=sources,
             maps=maps,
@@ -99,7 +110,16 @@ class FusionLikelihood:
             target=target,
             carried=torch.zeros_like(target),
             symbol=laplacian_symbol(tuple(sources.shape[-2:]), sources.device, sources.dtype),  # type: ignore[arg-type]
+            sigma=self._sigma(sources),
         )
+
+    def _sigma(self, sources: Tensor) -> Tensor | None:
+        """``noise`` as (1, K, 1, 1); None where no source has any."""
+        if not any(self.noise):
+            return None
+        if len(self.noise) != sources.shape[1]:
+            raise problem("noise", f"{len(self.noise)} values", f"{sources.shape[1]}, one for each source")
+        return sources.new_tensor(self.noise).view(1, -1, 1, 1)
 
     def texture_target(self, sources: Tensor) -> Tensor:
         """g (B, 2, H, W)."""
@@ -113,12 +133,21 @@ class FusionLikelihood:
         f = x0
         lam = 2 * self.prior_weight * snr
         for _ in range(self.sweeps):
-            weights = self.weights(f, state)
-            state = dataclasses.replace(state, gamma=self.scales(weights, state))
+            weights, gamma = self.e_step(f, state)
+            state = dataclasses.replace(state, gamma=gamma)
             k, carried = self.solve_k(f, state)
             f = self.solve_f(weights, k, x0, lam, state)
             state = dataclasses.replace(state, carried=carried)
         return f, state
+
+    def e_step(self, f: Tensor, state: FusionState) -> tuple[Tensor, Tensor]:
+        """Weights W (B, K, H, W) from the old scales, and the new scales (B, K, 1, 1)."""
+        if state.sigma is None:
+            weights = self.weights(f, state)
+            return weights, self.scales(weights, state)
+        square = (f - state.sources).square() + EPSILON**2
+        weights, mean = noisy_moments(square, state.maps, state.gamma, state.sigma)
+        return weights, mean.mean(dim=(-2, -1), keepdim=True)
 
     def weights(self, f: Tensor, state: FusionState) -> Tensor:
         """E-step: W = E[1/m] = sqrt(2 a / (gamma d^2)), d = f - s (Eq. 16 with its fraction turned)."""

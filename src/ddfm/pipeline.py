@@ -18,8 +18,10 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from ddfm._checks import check_batch, check_choice, check_range, problem
+from ddfm.denoising import clean_sources
 from ddfm.diffusion import add_noise, alpha_bar, call_network, snr, to_x0
 from ddfm.likelihood import FusionLikelihood, Likelihood, em_alone
+from ddfm.noise import NoiseStd, check_noise_std, deviations
 from ddfm.priors import load_prior
 from ddfm.sampling import SAMPLERS, Sampler, draw_noise, make_sampler, timestep_grid
 from ddfm.tiling import check_tile, tiled
@@ -85,6 +87,8 @@ class DDFMPipeline(DiffusionPipeline):
         warm_sweeps: int = 1,
         luma: str = "full",
         tile: int | None = None,
+        noise_std: NoiseStd = None,
+        draws: int = 4,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         callback_on_step_end: Callable[[Any, int, int, dict[str, Tensor]], Any] | None = None,
     ) -> DDFMOutput:
@@ -97,6 +101,8 @@ class DDFMPipeline(DiffusionPipeline):
         luma: of an RGB prior, the BT.601 range in which it meets the sources: "full", or "studio" as the released code.
         tile: the network sees at most so many pixels a side at a time, a quarter shared with its neighbours; EM always
         sees the whole image. None: the whole image at once.
+        noise_std: standard deviation of the sources' noise on [0, 1], one for all, one for each, (B, K), or "auto" to
+        estimate it; the prior then cleans them first (``draws`` more network evaluations for each noisy source).
         generator: CPU generators, one per image; by default each image has its own with seed 0, so a result
         depends neither on the batch nor on the order. callback_on_step_end(pipeline, i, t, tensors) sees x_t
         (after the step), x0 and f_hat; what it returns is ignored.
@@ -110,6 +116,7 @@ class DDFMPipeline(DiffusionPipeline):
         self._check_tile(tile)
         to_luma, gain = _LUMAS[check_choice("luma", luma, tuple(_LUMAS))]
         abar = self._alpha_bar()
+        stack = self._clean(stack, noise_std, draws, tile, generators)
         first = None if start is None else int(sampling.timesteps[0])
         x_t, state = self._begin(likelihood, stack, first, warm_sweeps, generators)
         for i, t in enumerate(self.progress_bar(sampling.timesteps)):
@@ -146,6 +153,23 @@ class DDFMPipeline(DiffusionPipeline):
         if len(shapes) > 1:
             raise problem("sources", f"sizes {sorted(shapes)}", "one size", "Resize or register them first.")
         return torch.cat(batches, 1).to(self.device, torch.float32) * 2 - 1
+
+    def _clean(
+        self, stack: Tensor, noise_std: NoiseStd, draws: int, tile: int | None, generators: list[torch.Generator]
+    ) -> Tensor:
+        """The sources without their noise, where they have any."""
+        sigma = deviations(check_noise_std(noise_std), stack)
+        if not bool((sigma > 0).any()):
+            return stack
+        if self.config.color != "luma":
+            raise problem("noise_std", "a prior of RGB", "a prior of luma", "Use the bundled one.")
+        abar = self._alpha_bar()
+
+        def predict(x_t: Tensor, t: int) -> Tensor:
+            return self._predict(x_t, torch.tensor(t), abar[t], tile).clamp(-1, 1)
+
+        check_range("draws", draws, 1, 1000)
+        return clean_sources(predict, stack, sigma, draws, abar, generators)
 
     def _alpha_bar(self) -> Tensor:
         return alpha_bar(self.scheduler.betas)

@@ -27,7 +27,8 @@ class Preset:
 
     steps: network evaluations. start: timestep of a warm start, None for pure noise. warm_sweeps: EM iterations
     before it. sampler: see ``ddfm.sampling.SAMPLERS``. dtype: of the network. summary: for people.
-    luma: see ``DDFMPipeline``. tone: stretch of the result, where the user names none.
+    luma: see ``DDFMPipeline``. tone: stretch of the result, where the user names none. noise_std, draws: see
+    ``ddfm.noisy``.
     """
 
     name: str
@@ -41,6 +42,8 @@ class Preset:
     summary: str = ""
     luma: str = "full"
     tone: str = "none"
+    noise_std: str | tuple[float, ...] | None = None
+    draws: int = 0
 
     @property
     def label(self) -> str:
@@ -62,7 +65,12 @@ class Preset:
         """Plain values for JSON; callables by their class and fields."""
         plain: dict[str, Any] = _plain(self)
         del plain["summary"]
-        for later in ("luma", "tone"):  # left out at their defaults, so that hashes from before them stay
+        for later in (
+            "luma",
+            "tone",
+            "noise_std",
+            "draws",
+        ):  # left out at their defaults, so that hashes from before them stay
             if plain[later] == getattr(Preset, later):
                 del plain[later]
         return plain

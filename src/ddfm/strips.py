@@ -35,10 +35,11 @@ BLOCK = 5 * ALIGN  # a side: torch's convolutions hold one channel as sixteen, s
 
 
 def supported(likelihood: object) -> bool:
-    """Whether ``StripEM`` can stand in for a likelihood: ours, with local maps, and no pull towards the prior."""
+    """Whether ``StripEM`` can stand in for a likelihood: ours, with local maps, no noise, no pull to the prior."""
     return (
         isinstance(likelihood, FusionLikelihood)
         and likelihood.prior_weight == 0
+        and not any(likelihood.noise)
         and isinstance(likelihood.scale_maps, LocalSaliency | None)
         and isinstance(likelihood.texture, StrongestGradient | None)
     )

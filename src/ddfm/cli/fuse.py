@@ -39,6 +39,13 @@ Compile = Annotated[
     bool,
     typer.Option("--compile", help="Compile the network first: for many pictures of a size. Changes rounding."),
 ]
+NoiseStd = Annotated[
+    str | None,
+    typer.Option(
+        "--noise-std",
+        help="Noise of the sources on [0, 1]: 0.06, or 0.06,0.02 for each, or auto to estimate it.  [default: none]",
+    ),
+]
 Suffix = Annotated[str, typer.Option("--suffix", help="Format of the results of a folder run.")]
 SkipUnmatched = Annotated[
     bool, typer.Option("--skip-unmatched", help="Leave out files without a partner in the other folder.")
@@ -59,6 +66,7 @@ def fuse(
     bit_depth: BitDepth = 8,
     tile: Tile = None,
     compile: Compile = False,
+    noise_std: NoiseStd = None,
     suffix: Suffix = ".png",
     overwrite: Overwrite = False,
     skip_unmatched: SkipUnmatched = False,
@@ -73,7 +81,8 @@ def fuse(
 
     jobs = engine.plan(sources, output, skip_unmatched=skip_unmatched, suffix=suffix)
     folder = output if sources[0].is_dir() else None
-    config = FuseConfig(preset, prior, steps, seed, device, dtype, tone, bit_depth, tile, compile)
+    config = FuseConfig(preset, prior, steps, seed, device, dtype, tone, bit_depth, tile, compile, noise_std)
+    config.check_count(len(sources))
     config.check_format(jobs[0].output.suffix)
     engine.check_writable(jobs)
     if not folder:
