@@ -12,9 +12,9 @@ environment of their own: onnxruntime, openvino, onnx, onnxscript; torch.compile
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -248,7 +248,8 @@ class Worker:
         return self._read()
 
     def close(self) -> None:
-        self.process.communicate()  # closes its input, which ends it
+        with contextlib.suppress(BrokenPipeError):
+            self.process.communicate()  # closes its input, which ends it
 
 
 # ---- side by side ---------------------------------------------------------------------------------
@@ -273,6 +274,7 @@ def beside(base: Worker, name: str, options: argparse.Namespace, threads: int) -
     """One engine and the base in turn; the first WARM_UP rounds are not counted."""
     worker = Worker(name, options, threads)
     if worker.missing:
+        worker.close()
         return {"missing": worker.missing}
     try:
         rounds = [(base.ask(), worker.ask()) for _ in range(WARM_UP + options.rounds)][WARM_UP:]

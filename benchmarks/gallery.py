@@ -2,8 +2,8 @@
 
 PAIRS is a folder of data sets, or one. OUT is an output folder of ``ddfm benchmark``: pictures that it has are used,
 the others are made and kept there, so that tables and gallery show the same files. Written: OUT/gallery/DATASET/
-with one PNG for each pair (both sources first), index.html, and with --crops the surroundings of the clearest hot target
-and of the strongest visible texture, enlarged. Copies of a source are not made: they are the sources.
+with one PNG for each pair (both sources first), index.html, and with --crops the surroundings of the clearest hot
+target and of the strongest visible texture, enlarged. Copies of a source are not made: they are the sources.
 
     python benchmarks/gallery.py PAIRS OUT [--methods average,...] [--crops] [--limit N] [--columns 4]
 """
@@ -37,15 +37,16 @@ SHOWN = ("SD", "Qabf", "SCD", "minVIF", "hot", "texture")
 PAGE = Template(
     """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
-<style>body { font: 15px sans-serif; margin: 1em; } img { max-width: 100%; } td, th { padding: 0 .6em; text-align: right; }
-</style></head><body>
+<style>body { font: 15px sans-serif; margin: 1em; } img { max-width: 100%; }
+td, th { padding: 0 .6em; text-align: right; }</style></head><body>
 <h1>{{ title }}</h1>
 <p>Grey sources, tone none. Click a sheet for its full size.</p>
 {% for link in links %}<p><a href="{{ link }}/index.html">{{ link }}</a></p>
 {% endfor %}{% for sheet in sheets %}<h2 id="{{ sheet.name }}">{{ sheet.name }}</h2>
 {% for file in sheet.files %}<p><a href="{{ file }}"><img loading="lazy" src="{{ file }}" alt="{{ file }}"></a></p>
 {% endfor %}<table><tr><th></th>{% for m in metrics %}<th>{{ m }}</th>{% endfor %}</tr>
-{% for method, row in sheet.rows.items() %}<tr><th>{{ method }}</th>{% for m in metrics %}<td>{{ row[m] }}</td>{% endfor %}</tr>
+{% for method, row in sheet.rows.items() %}<tr><th>{{ method }}</th>
+{% for m in metrics %}<td>{{ row[m] }}</td>{% endfor %}</tr>
 {% endfor %}</table>
 {% endfor %}</body></html>
 """,

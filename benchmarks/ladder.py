@@ -36,6 +36,7 @@ SAMPLERS = ("ddim", "dpm++", "unipc")
 STARTS = (1, 10, 50, 100, 200, 300, 500)
 BASELINES = ("average", "maximum", "laplacian", "em-only", "fast", "balanced")
 RANKED = ("SD", "Qabf", "SSIM", "SCD", "minVIF", "hot", "texture")
+SWEEP = "ddim, by start"
 PANELS = ("mean rank", "minVIF", "SCD", "Qabf")
 
 
@@ -48,7 +49,9 @@ def ladder(preset: Preset, steps: Sequence[int], samplers: Sequence[str], starts
             yield dataclasses.replace(warm, start=None, warm_sweeps=0, name=f"{sampler} {count} noise")
     for start in starts:
         count = min(preset.steps, start + 1)
-        yield dataclasses.replace(preset, sampler="ddim", steps=count, start=start, name=f"start {start}, {count} steps")
+        yield dataclasses.replace(
+            preset, sampler="ddim", steps=count, start=start, name=f"start {start}, {count} steps"
+        )
 
 
 def distinct(presets: Iterator[Preset]) -> Iterator[Preset]:
@@ -154,15 +157,20 @@ def curves(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     for name, row in rows.items():
         if "sampler" in row:
             kind = "noise" if row["start"] is None else "warm"
-            found.setdefault("start of DDIM" if name.startswith("start ") else f"{row['sampler']}, {kind}", []).append(name)
+            found.setdefault(SWEEP if name.startswith("start ") else f"{row['sampler']}, {kind}", []).append(name)
     return found
+
+
+def point(label: str, row: Mapping[str, Any]) -> str:
+    """What is written at a point: steps, or the timestep of a start."""
+    return str(row.get("start" if label == SWEEP else "steps", ""))
 
 
 def plot(rows: Mapping[str, Mapping[str, Any]], title: str) -> bytes:
     joined = curves(rows)
     single = {name: [name] for name, row in rows.items() if "sampler" not in row}
     points = {
-        label: [(rows[n]["seconds"], rows[n]["mean"], str(rows[n].get("steps", ""))) for n in names]
+        label: [(rows[n]["seconds"], rows[n]["mean"], point(label, rows[n])) for n in names]
         for label, names in (joined | single).items()
     }
     return charts.against_time(points, PANELS, title)

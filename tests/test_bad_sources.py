@@ -87,7 +87,8 @@ def test_one_source_with_nothing_in_it_leaves_the_others_texture(fuse, which, ot
 
 
 #: Least correlation and least share of the edges' strength. White claims a place by its brightness, so beside a
-#: burnt-out visible image less of the infrared is left (0.58 and 0.25 when this was written) than the other way round (0.89 and 0.65).
+#: burnt-out visible image less of the infrared is left (0.58 and 0.25 when this was written) than the other way round
+#: (0.89 and 0.65).
 @pytest.mark.parametrize(("which", "alike", "share"), [(0, KEPT, 0.25), (1, 0.4, 0.1)], ids=["infrared", "visible"])
 def test_where_a_source_is_burnt_out_the_other_shows(fuse, which, alike, share):
     pair = list(scene())

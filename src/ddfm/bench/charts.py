@@ -125,7 +125,7 @@ def scatter(images: Images, x: str, y: str, title: str) -> bytes:
 def against_time(curves: Mapping[str, Points], panels: Sequence[str], title: str) -> bytes:
     """Quality against seconds, one panel for each metric or "mean rank"; a curve of one point is a method by itself."""
     columns = min(2, len(panels))
-    figure, grid = _figure(-(-len(panels) // columns), columns, (6.4 * columns, 4.2 * -(-len(panels) // columns)))
+    figure, grid = _figure(-(-len(panels) // columns), columns, (1.8 + 6 * columns, 4.2 * -(-len(panels) // columns)))
     for axes, panel in zip(grid.flat, panels, strict=False):
         for k, (label, points) in enumerate(curves.items()):
             x, y = [p[0] for p in points], [_number(p[1].get(panel)) for p in points]
@@ -141,8 +141,7 @@ def against_time(curves: Mapping[str, Points], panels: Sequence[str], title: str
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     figure.suptitle(title, fontsize=10)
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=7)
+    grid[0, -1].legend(loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=8)
     return _png(figure)
 
 
