@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,51 @@ from ddfm import _provenance
 
 RESULTS = Path(__file__).parent / "results"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+
+@contextlib.contextmanager
+def errors_teach() -> Iterator[None]:
+    """What is the caller's to mend becomes one line and exit code 2, as on the command line."""
+    from ddfm._checks import DDFMError
+
+    try:
+        yield
+    except DDFMError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def data_sets(root: Path) -> list[Any]:
+    """The pairs of ``root``, or of every folder in it that ``ddfm.datasets`` understands. Raises DDFMError."""
+    from ddfm._checks import DDFMError, problem
+    from ddfm.datasets import find_pairs
+
+    if not root.is_dir():
+        raise problem("PAIRS", f"{root}, no folder", "a folder of data sets, or one data set")
+    found = []
+    for folder in [root, *sorted(path for path in root.iterdir() if path.is_dir())]:
+        with contextlib.suppress(DDFMError):
+            found.append(find_pairs(folder))
+            if folder == root:
+                break
+    if not found:
+        raise problem("PAIRS", f"{root}, without pairs", "folders such as tno/ir + tno/vi", "See: ddfm data list")
+    return found
+
+
+def run_all(methods: Sequence[Any], sets: Sequence[Any], out: Path, plan: Any) -> tuple[list[dict[str, Any]], int]:
+    """Records of ``ddfm.bench.run.benchmark``, and how many runs failed; each is said in a line as it ends."""
+    from ddfm.bench.run import Failure, benchmark
+
+    records, failed = [], 0
+    for outcome in benchmark(methods, sets, out, plan):
+        if isinstance(outcome, Failure):
+            failed += 1
+            print(f"left out: {outcome.dataset}, {outcome.method}: {outcome.reason}", file=sys.stderr)
+        else:
+            records.append(outcome[1])
+            print(outcome[0], flush=True)
+    return records, failed
 
 
 def provenance(packages: Iterable[str] = ()) -> dict[str, Any]:

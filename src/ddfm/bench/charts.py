@@ -12,9 +12,10 @@ import numpy as np
 from ddfm._checks import DDFMError
 from ddfm.metrics.table import METRICS
 
-__all__ = ["bars", "heatmap", "radar", "scatter"]
+__all__ = ["against_time", "bars", "heatmap", "radar", "scatter"]
 
 Means = Mapping[str, Mapping[str, float | None]]  # method -> metric -> mean
+Points = Sequence[tuple[float, Mapping[str, float | None], str]]  # seconds, metric -> value, label
 Images = Mapping[str, Mapping[str, Mapping[str, float | None]]]  # method -> image -> metric -> value
 
 _COLORS = (
@@ -118,6 +119,29 @@ def scatter(images: Images, x: str, y: str, title: str) -> bytes:
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8)
+    return _png(figure)
+
+
+def against_time(curves: Mapping[str, Points], panels: Sequence[str], title: str) -> bytes:
+    """Quality against seconds, one panel for each metric or "mean rank"; a curve of one point is a method by itself."""
+    columns = min(2, len(panels))
+    figure, grid = _figure(-(-len(panels) // columns), columns, (1.8 + 6 * columns, 4.2 * -(-len(panels) // columns)))
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        for k, (label, points) in enumerate(curves.items()):
+            x, y = [p[0] for p in points], [_number(p[1].get(panel)) for p in points]
+            line = "none" if len(points) == 1 else "-"
+            color, mark = _color(list(curves), label), _MARKS[k % len(_MARKS)]
+            axes.plot(x, y, ls=line, lw=1.2, marker=mark, ms=5, color=color, label=label)
+            for (_, _, note), a, b in zip(points, x, y, strict=True):
+                axes.annotate(note, (a, b), fontsize=6, xytext=(3, 3), textcoords="offset points")
+        axes.set_xscale("log")
+        better = METRICS[panel].arrow if panel in METRICS else "\u2193"
+        axes.set(xlabel="seconds an image", ylabel=f"{panel} {better}")
+        axes.grid(alpha=0.3)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    figure.suptitle(title, fontsize=10)
+    grid[0, -1].legend(loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=8)
     return _png(figure)
 
 

@@ -1,0 +1,296 @@
+"""The scripts of benchmarks/ on tiny inputs: that they run, and that what they count is counted right."""
+
+import importlib
+import json
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Import a script by name, as it imports its own helpers."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return importlib.import_module
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """A data set mini of two pairs of 52x70 pixels, in a folder with another that holds nothing."""
+    rng = np.random.default_rng(0)
+    for role in ("ir", "vi"):
+        folder = tmp_path / "pairs/mini" / role
+        folder.mkdir(parents=True)
+        for name in ("a", "b.c"):
+            coarse = rng.integers(0, 256, (13, 14), dtype=np.uint8)
+            Image.fromarray(np.kron(coarse, np.ones((4, 5), np.uint8))).save(folder / f"{name}.png")
+    (tmp_path / "pairs/empty").mkdir()
+    return tmp_path / "pairs"
+
+
+def run(module, *arguments):
+    """Exit code of a script's main."""
+    try:
+        module.main([str(a) for a in arguments])
+    except SystemExit as stop:
+        return stop.code or 0
+    return 0
+
+
+# ---- gallery --------------------------------------------------------------------------------------
+
+
+def test_gallery_lays_sources_and_results_at_full_size(script, pairs, tmp_path):
+    gallery = script("gallery")
+    out = tmp_path / "out"
+    assert run(gallery, pairs, out, "--methods", "average,maximum", "--columns", 2, "--crops") == 0
+    folder = out / "gallery/mini"
+    sheet = np.asarray(Image.open(folder / "a.png"))
+    cell = 52 + gallery.BAR + gallery.GAP, 70 + gallery.GAP
+    a, b = (np.asarray(Image.open(pairs / "mini" / role / "a.png")) for role in ("ir", "vi"))
+    expected = [a, b, np.rint((a.astype(float) + b) / 2), np.maximum(a, b)]
+    for place, picture in enumerate(expected):
+        y, x = (n * size for n, size in zip(divmod(place, 2), cell, strict=True))
+        shown = sheet[y + gallery.BAR : y + gallery.BAR + 52, x : x + 70].astype(float)
+        assert np.abs(shown - picture).max() <= (place == 2), place  # halves may round either way
+    page = (folder / "index.html").read_text()
+    for link in ("a.png", "a-hot-target.png", "a-texture.png", "b.c.png"):
+        assert f'src="{link}"' in page and (folder / link).is_file()
+    assert 'href="mini/index.html"' in (out / "gallery/index.html").read_text()
+
+
+def test_gallery_uses_what_a_benchmark_kept(script, pairs, tmp_path, monkeypatch):
+    from ddfm import cli
+
+    out = tmp_path / "out"
+    words = ["ddfm", "benchmark", str(pairs / "mini"), "-o", str(out), "-m", "average"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert not stop.value.code
+    monkeypatch.setattr("ddfm.bench.run._measure", lambda *_: pytest.fail("run again"))
+    assert run(script("gallery"), pairs, out, "--methods", "average") == 0
+
+
+@pytest.mark.parametrize("name", ["gallery", "ladder"])
+def test_nothing_to_show_is_said(script, tmp_path, name, capsys):
+    assert run(script(name), tmp_path / "nowhere", tmp_path / "out") == 2
+    assert "expected a folder of data sets" in capsys.readouterr().err
+    assert run(script(name), tmp_path, tmp_path / "out") == 2
+    assert "without pairs" in capsys.readouterr().err
+
+
+# ---- ladder ---------------------------------------------------------------------------------------
+
+
+def test_ladder_runs_and_goes_on(script, pairs, tmp_path, tiny_prior, monkeypatch):
+    ladder, out = script("ladder"), tmp_path / "out"
+    words = [pairs, out, "--prior", tiny_prior, "--steps", 2, 1, "--samplers", "ddim", "unipc", "--starts", 1, 30]
+    words += ["--baselines", "average", "maximum", "--limit", 1]
+    assert run(ladder, *words) == 0
+    rows = json.loads((out / "ladder.json").read_text())["rows"]
+    assert {"average", "maximum", "ddim 2 noise", "unipc 1 noise", "start 30, 2 steps"} <= set(rows)
+    assert {row.get("start") for row in rows.values()} >= {None, 1, 30}
+    assert all(row["seconds"] > 0 and row["peak_memory_bytes"] > 10**7 for row in rows.values())
+    ranks = [row["mean"]["mean rank"] for row in rows.values()]
+    assert sum(ranks) == pytest.approx(len(ranks) * (len(ranks) + 1) / 2)  # every metric ranks all rows
+    table = (out / "ladder.md").read_text()
+    assert all(f"| {name} |" in table for name in rows)
+    assert (out / "ladder.png").stat().st_size > 10_000
+    monkeypatch.setattr("ddfm.bench.run._measure", lambda *_: pytest.fail("run again"))
+    assert run(ladder, *words) == 0
+
+
+def test_ladder_ranks(script):
+    row = {"SD": 1.0, "Qabf": 2.0}
+    values = {"x": {"d": row}, "y": {"d": row | {"SD": 3.0}}, "z": {"d": row | {"SD": 2.0, "Qabf": 1.0}}}
+    # SD: y 1, z 2, x 3; Qabf: x and y share 1.5, z 3
+    assert script("ladder").mean_ranks(values) == {"x": 2.25, "y": 1.25, "z": 2.5}
+
+
+def test_ladder_names_every_configuration_once(script):
+    ladder = script("ladder")
+    from ddfm.presets import get_preset
+
+    found = list(ladder.distinct(ladder.ladder(get_preset("balanced"), ladder.STEPS, ladder.SAMPLERS, ladder.STARTS)))
+    assert len({p.name for p in found}) == len(found)
+    assert all(p.start is None or p.steps <= p.start + 1 for p in found)
+    assert len([p for p in found if p.start is None]) == len(ladder.STEPS) * len(ladder.SAMPLERS)
+
+
+def test_ladder_wants_a_warm_start(script, pairs, tmp_path, capsys):
+    assert run(script("ladder"), pairs, tmp_path, "--preset", "paper") == 2
+    assert "warm start" in capsys.readouterr().err
+
+
+# ---- GPU, engines ---------------------------------------------------------------------------------
+
+
+def test_gpu_script_runs_small_on_a_cpu(script, tmp_path):
+    gpu, out = script("gpu"), tmp_path / "gpu.json"
+    assert run(gpu, "--device", "cpu", "--small", "--output", out) == 0
+    found = json.loads(out.read_text())
+    assert found["provenance"]["machine"] and found["small"]
+    kinds = {(r["network"], r["dtype"], r["channels_last"], r["batch"]) for r in found["rows"]}
+    assert len(kinds) == 2 * 2 * 2 * 2
+    for row in found["rows"]:
+        assert row["milliseconds_a_pair"] == pytest.approx(1000 * row["seconds"] / row["batch"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpu_script_says_that_there_is_none(script, tmp_path, capsys):
+    assert run(script("gpu"), "--output", tmp_path / "gpu.json") == 2
+    assert "no CUDA device" in capsys.readouterr().err
+    assert not (tmp_path / "gpu.json").exists()
+
+
+def test_adm_of_the_gpu_script_is_the_papers(script):
+    from ddfm.priors.adm import all_names
+
+    adm = script("gpu").ADM
+    assert adm == script("reference").architecture(
+        {
+            "image_size": 256,
+            "num_channels": 256,
+            "num_res_blocks": 2,
+            "channel_mult": "",
+            "learn_sigma": True,
+            "attention_resolutions": "32,16,8",
+            "num_head_channels": 64,
+            "use_scale_shift_norm": True,
+            "resblock_updown": True,
+        }
+    )
+    assert len(list(all_names(adm))) > 300
+
+
+def test_engines_beside_each_other(script, tmp_path):
+    engines, out = script("cpu_engines"), tmp_path / "engines.json"
+    words = ["--threads", 1, "--rounds", 1, "--size", 32, 48, "--preset", "fast", "--output", out]
+    assert run(engines, *words, "--engines", "channels_last,onnx") == 0
+    rows = json.loads(out.read_text())["threads"]["1"]
+    assert rows["channels_last"]["difference"]["fused_largest_levels"] < 0.01
+    assert rows["channels_last"]["wall"]["median_ratio"] > 0
+    assert "missing" in rows["onnx"] or rows["onnx"]["difference"]["fused_largest_levels"] < 0.01
+
+
+def test_engines_criterion(script):
+    def row(wall, processor, levels):
+        ratios = {"wall": {"median_ratio": wall}, "processor": {"median_ratio": processor}}
+        return ratios | {"difference": {"fused_999_levels": levels}}
+
+    meets = script("cpu_engines").meets
+    assert meets(row(1.6, 1.5, 0.2))
+    assert not meets(row(1.6, 1.4, 0.2))
+    assert not meets(row(1.6, 1.6, 1.2))
+    assert not meets({"missing": "no such package"})
+
+
+# ---- the released code ----------------------------------------------------------------------------
+
+#: Mimics the command line of a checkout, and nothing else: reads both folders, says what it does, writes averages.
+FAKE = """
+import os, sys, time
+import numpy as np
+from PIL import Image
+
+model = [line.split(": ")[1].strip() for line in open("configs/model_config_imagenet.yaml") if "model_path" in line][0]
+assert os.path.exists(model), model
+os.makedirs("output/recon", exist_ok=True)
+for i, name in enumerate(sorted(os.listdir("input/ir"))):
+    a, b = (np.asarray(Image.open(os.path.join("input", role, name)), float) for role in ("ir", "vi"))
+    assert a.shape[0] % 32 == 0 and a.shape[1] % 32 == 0, a.shape
+    print("INFO: Inference for image", i, file=sys.stderr)
+    time.sleep(0.3)
+    Image.fromarray(np.uint8((a + b) / 2)).save(f"output/recon/{name.split('.')[0]}.png")
+"""
+CONFIG = """\
+image_size: 64
+num_channels: 32
+num_res_blocks: 1
+channel_mult: "1,2"
+learn_sigma: True
+attention_resolutions: 32
+num_head_channels: 16
+use_scale_shift_norm: True
+resblock_updown: True
+model_path: models/weights.pt
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    folder = tmp_path / "checkout"
+    (folder / "configs").mkdir(parents=True)
+    (folder / "guided_diffusion").mkdir()
+    (folder / "sample.py").write_text(textwrap.dedent(FAKE))
+    (folder / "configs/model_config_imagenet.yaml").write_text(CONFIG)
+    (folder / "configs/diffusion_config.yaml").write_text("timestep_respacing: 100\n")
+    return folder
+
+
+def test_reference_beside_a_checkout(script, checkout, pairs, tmp_path):
+    out = tmp_path / "reference.json"
+    before = sorted(p.relative_to(checkout) for p in checkout.rglob("*"))
+    words = [checkout, pairs, "--random", "--presets", "fast", "--rounds", 2, "--output", out]
+    assert run(script("reference"), *words) == 0
+    assert sorted(p.relative_to(checkout) for p in checkout.rglob("*")) == before  # only a copy is written to
+    found = json.loads(out.read_text())
+    assert found["pictures"] == ["a", "b_c"] and found["weights"]["random"]
+    theirs, ours = found["rows"]["reference"], found["rows"]["fast"]
+    series = {m: [r["seconds"][n] for r in found["runs"][m] for n in ("a", "b_c")] for m in ("reference", "fast")}
+    assert all(s >= 0.29 for s in series["reference"])  # the fake sleeps so long for each picture
+    ratios = [a / b for a, b in zip(series["reference"], series["fast"], strict=True)]
+    assert ours["times_as_fast"]["median_ratio"] == pytest.approx(np.median(ratios))
+    memory = ours["reference_to_own_resident_bytes"]
+    assert memory == pytest.approx(theirs["resident_bytes"] / ours["resident_bytes"]) and 0 < memory < 1
+    assert theirs["mean"]["CC" if "CC" in theirs["mean"] else "SCD"] > 0  # the fake's average is scored as such
+    assert theirs["mean"].keys() == ours["mean"].keys()
+
+
+def test_reference_measures_by_announcement_or_by_the_file_before(script, tmp_path):
+    import os
+
+    watch = object.__new__(script("reference").Watch)
+    watch.begun, watch.lines = 100.0, [(103.0, "Inference for image 0"), (105.5, "INFO Inference for image 1")]
+    for name, at in (("x", 105.0), ("y", 109.5), ("z", 111.0)):
+        (tmp_path / f"{name}.png").write_bytes(b"")
+        os.utime(tmp_path / f"{name}.png", (at, at))
+    # 105 - 103; 109.5 - 105.5; not announced: since y
+    assert watch.seconds(["z", "x", "y"], tmp_path) == {"x": 2.0, "y": 4.0, "z": 1.5}
+
+
+def test_random_checkpoint_is_what_the_conversion_reads(script, tmp_path):
+    from diffusers import UNet2DModel
+
+    from ddfm.priors.adm import AdmConfig, infer_config, to_unet, unet_arguments
+
+    reference = script("reference")
+    for newer in (False, True):
+        config = AdmConfig((32, 64), 1, (False, True), 16, 3, 6, True, True, newer)
+        torch.manual_seed(0)
+        weights = UNet2DModel(**unet_arguments(config)).state_dict()
+        state = reference.to_checkpoint(weights, config)
+        assert infer_config(state, 16, newer) == config
+        back = to_unet(state, config).state_dict()
+        assert all(torch.equal(back[name], weights[name]) for name in weights)
+
+
+def test_reference_refuses_with_a_remedy(script, checkout, pairs, tmp_path, capsys):
+    reference = script("reference")
+    (checkout / "sample.py").write_text("import sys; sys.exit('No module named cv2')")
+    assert run(reference, checkout, pairs, "--random", "--presets", "fast") == 2
+    assert "No module named cv2" in capsys.readouterr().err
+    assert run(reference, checkout, pairs, "--weights", tmp_path / "none.pt") == 2
+    assert "an existing checkpoint" in capsys.readouterr().err
+    (checkout / "sample.py").unlink()
+    assert run(reference, checkout, pairs, "--random") == 2
+    assert "without sample.py" in capsys.readouterr().err
+    assert run(reference, checkout, pairs) == 2
