@@ -14,9 +14,10 @@ from torch import Tensor
 from ddfm._checks import DDFMError, check_choice, problem
 from ddfm.admm import AdmmLikelihood
 from ddfm.bench import baselines
+from ddfm.datasets import PairedData
 from ddfm.fusion import FuseConfig, Fuser
 from ddfm.likelihood import FusionLikelihood, em_alone
-from ddfm.presets import PRESETS, Preset, get_preset
+from ddfm.presets import MEDICAL, PRESETS, Preset, get_preset
 from ddfm.priors import prior_info
 
 __all__ = ["ABLATIONS", "BASELINES", "Method", "ablations", "get_methods", "grid"]
@@ -45,17 +46,24 @@ ABLATIONS = {
 class Method:
     """name: for tables. settings: all that shapes its pictures. fuse: (A, B) (1, 1, H, W) in [0, 1] -> the same.
 
-    folder: where finished results lie, in place of ``fuse``.
+    folder: where finished results lie, in place of ``fuse``. scans: what runs under this name on medical images.
     """
 
     name: str
     settings: dict[str, Any]
     fuse: Fusion | None = None
     folder: Path | None = None
+    scans: Method | None = None
+
+    def on(self, data: PairedData) -> Method:
+        """What runs on that data set."""
+        return self.scans if self.scans and data.medical else self
 
 
 def get_methods(names: Sequence[str], config: FuseConfig | None = None) -> list[Method]:
     """Methods by name: a baseline, "em-only", a preset, or NAME=FOLDER for results of any other method.
+
+    On medical images ``balanced``, ``fast`` and "em-only" run the settings that ``MEDICAL`` names.
 
     ``config``: prior, seed, device and steps of the presets. Raises DDFMError for an unknown name or folder.
     """
@@ -76,11 +84,16 @@ def _one(name: str, config: FuseConfig) -> Method:
     if name in BASELINES:
         return Method(name, {"method": name}, BASELINES[name])
     if name == "em-only":
-        return _em("em-only", get_preset("balanced"))
+        scans = _em("em-only", get_preset(MEDICAL["balanced"]))
+        return dataclasses.replace(_em("em-only", get_preset("balanced")), scans=scans)
     if name.split("@")[0] not in PRESETS:
         check_choice("--method", name, (*BASELINES, "em-only", *PRESETS, "NAME=FOLDER"))
-    preset = dataclasses.replace(config, preset=name).resolve()
-    return by_preset(name.split("@")[0], preset, config)
+    short = name.split("@")[0]
+    method = by_preset(short, dataclasses.replace(config, preset=name).resolve(), config)
+    if short not in MEDICAL:
+        return method
+    scans = by_preset(short, dataclasses.replace(config, preset=MEDICAL[short]).resolve(), config)
+    return dataclasses.replace(method, scans=scans)
 
 
 def by_preset(name: str, preset: Preset, config: FuseConfig) -> Method:
@@ -102,7 +115,7 @@ def _fuser(config: FuseConfig, preset: Preset) -> Fusion:
 
 
 def _em(name: str, preset: Preset) -> Method:
-    """EM without the prior, for as many iterations as the preset makes."""
+    """EM without the prior, for as many likelihood steps as the preset makes."""
     count = preset.warm_sweeps + preset.steps
 
     def fuse(a: Tensor, b: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def benchmark(
         digest = pairs_sha256(chosen)
         for method in methods:
             try:
-                yield run_one(method, chosen, digest, out, plan, on_image)
+                yield run_one(method.on(data), chosen, digest, out, plan, on_image)
             except DDFMError as error:
                 yield Failure(data.name, method.name, str(error))
 
