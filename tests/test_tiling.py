@@ -205,7 +205,7 @@ def test_a_large_image_is_fused_as_any_other(name, kind, tiny_prior):
     got = fuse_large(pipe, [a, b], preset, torch.Generator().manual_seed(7), 64)
     apart = (got - expected).abs() * 255
     assert np.percentile(apart.numpy(), 99.9) < 1  # sources and network are noise here, all edges: pictures differ less
-    assert apart.max() < 2.5  # where half precision decides otherwise between two sources
+    assert apart.max() < 4  # where half precision decides otherwise between two sources
 
 
 def test_strips_are_automatic_above_their_size(tiny_prior, monkeypatch):

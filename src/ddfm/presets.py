@@ -92,11 +92,11 @@ _INFRARED = FusionLikelihood(
 _MEDICAL = FusionLikelihood(
     psi=250.0,
     eta=80.0,
-    reach=5.0,
+    reach=8.0,
     sweeps=1,
-    scale_maps=LocalSaliency(detail=0.0, glare=0.0),
-    texture=StrongestGradient(gains=(1.0, 1.4)),
-    level=0.62,
+    scale_maps=LocalSaliency(detail=0.0, power=1.4, glare=0.0),
+    texture=StrongestGradient(gains=(1.0, 1.6)),
+    level=0.64,
     align=0.3,
 )
 
@@ -111,8 +111,7 @@ PRESETS = {
     for preset in (
         _warm("balanced", 3, 2, 1, _INFRARED, "the default, for thermal and visible"),
         _warm("fast", 3, 1, 1, _INFRARED, "the same with one network evaluation"),
-        _warm("medical", 1, 2, 1, _MEDICAL, "for CT, PET or SPECT with MRI"),
-        _warm("medical-fast", 1, 1, 2, _MEDICAL, "the same with one network evaluation"),
+        _warm("medical", 1, 1, 2, _MEDICAL, "for CT, PET or SPECT with MRI"),
         Preset(
             "paper",
             version=1,
@@ -133,8 +132,8 @@ PRESETS = {
 }
 
 
-#: The settings for medical images that correspond to those for thermal and visible.
-MEDICAL = {"balanced": "medical", "fast": "medical-fast"}
+#: What to take for medical images in place of settings for thermal and visible.
+MEDICAL = {"balanced": "medical", "fast": "medical"}
 
 
 def get_preset(name: str) -> Preset:
