@@ -55,7 +55,7 @@ class Method:
 
 
 def get_methods(names: Sequence[str], config: FuseConfig | None = None) -> list[Method]:
-    """Methods by name: a baseline, "em-only", a preset, or NAME=FOLDER for results of any other method.
+    """Methods by name: a baseline, "em-only" (of balanced) or "em-only:PRESET", a preset, or NAME=FOLDER for results.
 
     ``config``: prior, seed, device and steps of the presets. Raises DDFMError for an unknown name or folder.
     """
@@ -75,10 +75,10 @@ def _one(name: str, config: FuseConfig) -> Method:
         return Method(label, {"method": "folder"}, folder=Path(folder))
     if name in BASELINES:
         return Method(name, {"method": name}, BASELINES[name])
-    if name == "em-only":
-        return _em("em-only", get_preset("balanced"))
+    if name.partition(":")[0] == "em-only":
+        return _em(name, get_preset(name.partition(":")[2] or "balanced"))
     if name.split("@")[0] not in PRESETS:
-        check_choice("--method", name, (*BASELINES, "em-only", *PRESETS, "NAME=FOLDER"))
+        check_choice("--method", name, (*BASELINES, "em-only", "em-only:PRESET", *PRESETS, "NAME=FOLDER"))
     preset = dataclasses.replace(config, preset=name).resolve()
     return by_preset(name.split("@")[0], preset, config)
 
