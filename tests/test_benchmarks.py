@@ -85,44 +85,120 @@ def test_nothing_to_show_is_said(script, tmp_path, name, capsys):
     assert "expected a folder of data sets" in capsys.readouterr().err
     assert run(script(name), tmp_path, tmp_path / "out") == 2
     assert "without pairs" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["gallery", "ladder"])
+def test_an_output_that_is_a_file_is_refused(script, pairs, tmp_path, name, capsys):
+    (tmp_path / "out").write_text("mine")
+    assert run(script(name), pairs, tmp_path / "out") == 2
+    assert "OUT: got" in capsys.readouterr().err and (tmp_path / "out").read_text() == "mine"
 
 
 # ---- ladder ---------------------------------------------------------------------------------------
 
 
+def words(pairs, out, prior):
+    return [
+        pairs,
+        out,
+        "--prior",
+        prior,
+        "--rungs",
+        2,
+        1,
+        "--samplers",
+        "ddim",
+        "unipc",
+        "--starts",
+        1,
+        30,
+        "--limit",
+        1,
+    ]
+
+
 def test_ladder_runs_and_goes_on(script, pairs, tmp_path, tiny_prior, monkeypatch):
     ladder, out = script("ladder"), tmp_path / "out"
-    words = [pairs, out, "--prior", tiny_prior, "--steps", 2, 1, "--samplers", "ddim", "unipc", "--starts", 1, 30]
-    words += ["--baselines", "average", "maximum", "--limit", 1]
-    assert run(ladder, *words) == 0
-    rows = json.loads((out / "ladder.json").read_text())["rows"]
+    peers = tmp_path / "rows.json"
+    row = {"SCD": 1.5, "Qabf": 0.5, "minVIF": 0.3, "cpu_s_per_Mpx": 100.0, "n": 1}
+    peers.write_text(json.dumps({"rows": {"mini": {"NetX": row, "other pairs": row | {"n": 2}}}}))
+    given = [*words(pairs, out, tiny_prior), "--baselines", "average", "maximum", "--rows", peers]
+    plotted = {}
+    monkeypatch.setattr("ddfm.bench.charts.against_time", lambda *a: plotted.update(curves=a[0], singles=a[1]) or b"")
+    assert run(ladder, *given) == 0
+    found = json.loads((out / "ladder.json").read_text())
+    rows = found["rows"]
     assert {"average", "maximum", "ddim 2 noise", "unipc 1 noise", "start 30, 2 steps"} <= set(rows)
+    assert list(rows)[:4] == ["average", "maximum", "ddim 2 warm (from 1)", "ddim 2 noise"]  # not as they ran
     assert {row.get("start") for row in rows.values()} >= {None, 1, 30}
     assert all(row["seconds"] > 0 and row["peak_memory_bytes"] > 10**7 for row in rows.values())
     ranks = [row["mean"]["mean rank"] for row in rows.values()]
     assert sum(ranks) == pytest.approx(len(ranks) * (len(ranks) + 1) / 2)  # every metric ranks all rows
     table = (out / "ladder.md").read_text()
-    assert all(f"| {name} |" in table for name in rows)
-    assert (out / "ladder.png").stat().st_size > 10_000
+    assert all(f"| {name} |" in table for name in rows) and "not finished" not in table and found["missing"] == []
+    assert {label: [p[2] for p in points] for label, points in plotted["curves"].items()} == {
+        "ddim warm": ["2", "1"],
+        "ddim noise": ["2", "1"],
+        "unipc warm": ["2", "1"],
+        "unipc noise": ["2", "1"],
+    }
+    seconds = {name: s for s, _, name in plotted["singles"]}
+    assert set(seconds) == {"average", "maximum", "NetX, elsewhere"}
+    assert seconds["NetX, elsewhere"] == pytest.approx(100 * 52 * 70 / 1e6)
+    assert (out / "ladder-starts.png").stat().st_size > 10_000
     monkeypatch.setattr("ddfm.bench.run._measure", lambda *_: pytest.fail("run again"))
-    assert run(ladder, *words) == 0
+    assert run(ladder, *given) == 0
 
 
-def test_ladder_ranks(script):
-    row = {"SD": 1.0, "Qabf": 2.0}
-    values = {"x": {"d": row}, "y": {"d": row | {"SD": 3.0}}, "z": {"d": row | {"SD": 2.0, "Qabf": 1.0}}}
-    # SD: y 1, z 2, x 3; Qabf: x and y share 1.5, z 3
-    assert script("ladder").mean_ranks(values) == {"x": 2.25, "y": 1.25, "z": 2.5}
+def test_ladder_keeps_what_is_finished(script, pairs, tmp_path, tiny_prior, monkeypatch, capsys):
+    from ddfm.bench import run as room
+
+    ladder, out, measure, done = script("ladder"), tmp_path / "out", room._measure, []
+
+    def stop_at_the_fourth(method, *rest):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(method.name)
+        return measure(method, *rest)
+
+    monkeypatch.setattr(room, "_measure", stop_at_the_fourth)
+    assert run(ladder, *words(pairs, out, tiny_prior), "--baselines", "average") == 130
+    assert "give the same command again" in capsys.readouterr().err
+    found = json.loads((out / "ladder.json").read_text())
+    assert set(found["rows"]) == set(done) == {"average", "ddim 1 warm (from 1)", "ddim 1 noise"}  # cheapest first
+    assert "ddim 2 noise" in found["missing"] and "not finished: " in (out / "ladder.md").read_text()
+    assert (out / "ladder.png").stat().st_size > 10_000
+    monkeypatch.setattr(room, "_measure", lambda method, *rest: done.append(method.name) or measure(method, *rest))
+    assert run(ladder, *words(pairs, out, tiny_prior), "--baselines", "average") == 0
+    assert len(done) == len(set(done))
+
+
+def test_ladder_counts_only_data_sets_that_all_have(script):
+    ladder = script("ladder")
+    facts = {"images": 1, "seconds": {"median": 1.0}, "peak_memory_bytes": 1}
+    both = {"easy": facts | {"mean": {"SD": 1.0}}, "hard": facts | {"mean": {"SD": 0.0}}}
+    rows = ladder.finished({"x": {"datasets": both}, "y": {"datasets": {"easy": both["easy"]}}}, ("SD",))
+    assert rows["x"]["mean"] == rows["y"]["mean"] == {"SD": 1.0, "mean rank": 1.5}
+
+
+def test_ladder_shows_beside_it_what_has_the_same_likelihood(script):
+    from ddfm.presets import PRESETS
+
+    ladder = script("ladder")
+    for preset in PRESETS.values():
+        names = ladder.beside(preset)
+        assert preset.name in names and ("em-only" in names or f"em-only:{preset.name}" in names)
 
 
 def test_ladder_names_every_configuration_once(script):
     ladder = script("ladder")
     from ddfm.presets import get_preset
 
-    found = list(ladder.distinct(ladder.ladder(get_preset("balanced"), ladder.STEPS, ladder.SAMPLERS, ladder.STARTS)))
+    found = list(ladder.distinct(ladder.ladder(get_preset("balanced"), ladder.RUNGS, ladder.SAMPLERS, ladder.STARTS)))
     assert len({p.name for p in found}) == len(found)
     assert all(p.start is None or p.steps <= p.start + 1 for p in found)
-    assert len([p for p in found if p.start is None]) == len(ladder.STEPS) * len(ladder.SAMPLERS)
+    assert len([p for p in found if p.start is None]) == len(ladder.RUNGS) * len(ladder.SAMPLERS)
 
 
 def test_ladder_wants_a_warm_start(script, pairs, tmp_path, capsys):
