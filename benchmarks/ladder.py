@@ -174,7 +174,7 @@ def elsewhere(path: Path, rows: Rows, metrics: Sequence[str]) -> Rows:
             continue
         seconds = [f["cpu_s_per_Mpx"] * sets[d]["megapixels"] for d, f in zip(sets, facts, strict=True)]
         mean = mean_of([values[d][name] for d in sets], metrics) | {"mean rank": None}
-        found[f"{name}, elsewhere"] = {"mean": mean, "seconds": statistics.fmean(seconds)}
+        found[f"{name}*"] = {"mean": mean, "seconds": statistics.fmean(seconds)}
     return {name: row for name, row in found.items() if row["seconds"] > 0.05}  # what is quicker is measured here
 
 
@@ -214,6 +214,7 @@ def plot(rows: Rows, others: Rows, title: str) -> bytes:
         curves.setdefault(label, []).append((row["seconds"], row["mean"], str(row["steps"])))
     names = {name: row for name, row in rows.items() if "sampler" not in row}
     singles = [(row["seconds"], row["mean"], name) for name, row in (names | others).items() if row["seconds"]]
+    title += "\n* measured elsewhere, on one core of another machine" if others else ""
     return charts.against_time(curves, singles, PANELS, title)
 
 

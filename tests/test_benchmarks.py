@@ -144,8 +144,8 @@ def test_ladder_runs_and_goes_on(script, pairs, tmp_path, tiny_prior, monkeypatc
         "unipc noise": ["2", "1"],
     }
     seconds = {name: s for s, _, name in plotted["singles"]}
-    assert set(seconds) == {"average", "maximum", "NetX, elsewhere"}
-    assert seconds["NetX, elsewhere"] == pytest.approx(100 * 52 * 70 / 1e6)
+    assert set(seconds) == {"average", "maximum", "NetX*"}
+    assert seconds["NetX*"] == pytest.approx(100 * 52 * 70 / 1e6)
     assert (out / "ladder-starts.png").stat().st_size > 10_000
     monkeypatch.setattr("ddfm.bench.run._measure", lambda *_: pytest.fail("run again"))
     assert run(ladder, *given) == 0
@@ -267,6 +267,46 @@ def test_engines_criterion(script):
     assert not meets(row(1.6, 1.4, 0.2))
     assert not meets(row(1.6, 1.6, 1.2))
     assert not meets({"missing": "no such package"})
+
+
+# ---- seconds --------------------------------------------------------------------------------------
+
+
+def test_step_share_accounts_for_all_of_a_call(script, tmp_path):
+    from ddfm.presets import PRESETS
+
+    module, out = script("step_share"), tmp_path / "share.json"
+    assert run(module, "--calls", 2, "--size", 48, 64, "--output", out) == 0
+    found = json.loads(out.read_text())["presets"]
+    assert set(found) == {name for name, preset in PRESETS.items() if preset.start is not None}
+    for name, row in found.items():
+        series = row["series"]
+        assert len(series["step_seconds"]) == 2 * PRESETS[name].steps  # the first call is not counted
+        parts = np.sum([series[f"{part} seconds"] for part in module.PARTS], axis=0)
+        assert parts == pytest.approx(series["seconds"])
+        assert all(value > 0 for part in module.PARTS for value in series[f"{part} seconds"])
+        assert sum(row["shares"].values()) == pytest.approx(1)
+
+
+def test_step_share_takes_its_clocks_away_again(script):
+    from ddfm.fusion import FuseConfig, Fuser
+    from ddfm.likelihood import FusionLikelihood
+    from ddfm.pipeline import DDFMPipeline
+
+    module = script("step_share")
+    fuser = Fuser(FuseConfig(preset="fast"))
+    before = FusionLikelihood.init, FusionLikelihood.step, DDFMPipeline.__call__, fuser.pipeline.unet.forward
+    with module.watched(fuser, module.Clock()):
+        assert FusionLikelihood.step is not before[1]
+    after = FusionLikelihood.init, FusionLikelihood.step, DDFMPipeline.__call__, fuser.pipeline.unet.forward
+    assert after == before and "_predict" not in vars(fuser.pipeline)
+
+
+def test_step_share_refuses_a_preset_from_noise(script, tmp_path, capsys):
+    assert run(script("step_share"), "--presets", "paper", "--output", tmp_path / "x.json") == 2
+    assert "presets with a warm start" in capsys.readouterr().err
+    assert run(script("step_share"), "--output", tmp_path) == 2
+    assert "a folder, expected a file" in capsys.readouterr().err
 
 
 # ---- the released code ----------------------------------------------------------------------------

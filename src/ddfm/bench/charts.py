@@ -172,8 +172,8 @@ def _draw_curves(axes: Any, curves: Mapping[str, Points], panel: str) -> None:
     axes.grid(alpha=0.25, axis="y")
     if _lower_is_better(panel):
         axes.invert_yaxis()
-    for note, seconds in places.items():
-        middle = math.exp(float(np.mean(np.log(seconds))))
+    for note, known in places.items():
+        middle = math.exp(float(np.mean(np.log(known))))
         axes.axvline(middle, color="#999999", lw=0.5, alpha=0.5, zorder=0)
         axes.text(middle, 1.01, note, transform=axes.get_xaxis_transform(), ha="center", fontsize=7, color="#555555")
 
@@ -197,8 +197,10 @@ def _draw_singles(axes: Any, singles: Points, panel: str, fast: float) -> None:
                 text = f"{name} ({x:.2g} s)"
                 axes.text(0.01, height, text, transform=axes.transAxes, va="center", fontsize=7, bbox=paper)
             else:
-                offset = {"xytext": (6, -9), "textcoords": "offset points"}
-                axes.annotate(name, (x, y), **offset, fontsize=7, weight="bold", bbox=paper)
+                inside = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[0] < 0.8
+                offset = {"xytext": (6 if inside else -6, -9), "ha": "left" if inside else "right"}
+                options = {"textcoords": "offset points", "fontsize": 7, "weight": "bold", "bbox": paper}
+                axes.annotate(name, (x, y), **offset, **options)
 
 
 def _apart(heights: Sequence[float], gap: float = 0.032) -> list[float]:
@@ -206,7 +208,8 @@ def _apart(heights: Sequence[float], gap: float = 0.032) -> list[float]:
     moved = list(heights)
     below = -math.inf
     for k in sorted(range(len(moved)), key=lambda k: moved[k]):
-        below = moved[k] = max(moved[k], below + gap)
+        moved[k] = max(moved[k], below + gap)
+        below = moved[k]
     return moved
 
 
