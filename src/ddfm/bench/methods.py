@@ -61,7 +61,7 @@ class Method:
 
 
 def get_methods(names: Sequence[str], config: FuseConfig | None = None) -> list[Method]:
-    """Methods by name: a baseline, "em-only", a preset, or NAME=FOLDER for results of any other method.
+    """Methods by name: a baseline, "em-only" (of balanced) or "em-only:PRESET", a preset, or NAME=FOLDER for results.
 
     On medical images ``balanced``, ``fast`` and "em-only" run the settings that ``MEDICAL`` names.
 
@@ -83,17 +83,22 @@ def _one(name: str, config: FuseConfig) -> Method:
         return Method(label, {"method": "folder"}, folder=Path(folder))
     if name in BASELINES:
         return Method(name, {"method": name}, BASELINES[name])
-    if name == "em-only":
-        scans = _em("em-only", get_preset(MEDICAL["balanced"]))
-        return dataclasses.replace(_em("em-only", get_preset("balanced")), scans=scans)
-    if name.split("@")[0] not in PRESETS:
-        check_choice("--method", name, (*BASELINES, "em-only", *PRESETS, "NAME=FOLDER"))
+    if name.partition(":")[0] == "em-only":
+        return _with_scans(name.partition(":")[2] or "balanced", lambda preset: _em(name, preset), get_preset)
     short = name.split("@")[0]
-    method = by_preset(short, dataclasses.replace(config, preset=name).resolve(), config)
-    if short not in MEDICAL:
-        return method
-    scans = by_preset(short, dataclasses.replace(config, preset=MEDICAL[short]).resolve(), config)
-    return dataclasses.replace(method, scans=scans)
+    if short not in PRESETS:
+        check_choice("--method", name, (*BASELINES, "em-only", "em-only:PRESET", *PRESETS, "NAME=FOLDER"))
+    return _with_scans(
+        name,
+        lambda preset: by_preset(short, preset, config),
+        lambda chosen: dataclasses.replace(config, preset=chosen).resolve(),
+    )
+
+
+def _with_scans(name: str, make: Callable[[Preset], Method], resolve: Callable[[str], Preset]) -> Method:
+    """The method of a preset, and beside it that of the preset that stands for it on medical images."""
+    method, other = make(resolve(name)), MEDICAL.get(name.split("@")[0])
+    return dataclasses.replace(method, scans=make(resolve(other))) if other else method
 
 
 def by_preset(name: str, preset: Preset, config: FuseConfig) -> Method:
