@@ -55,10 +55,6 @@ class AdmmLikelihood:
         size = (sources.shape[-2], sources.shape[-1])
         return AdmmState(sources, torch.zeros_like(sources), laplacian_symbol(size, sources.device, sources.dtype))
 
-    def start(self, state: AdmmState) -> Tensor:
-        """The sources' mean."""
-        return state.sources.mean(1, keepdim=True)
-
     def step(self, x0: Tensor, state: AdmmState, snr: float) -> tuple[Tensor, AdmmState]:
         """One iteration from x0 (B, 1, H, W): z, f, duals."""
         threshold = x0.new_tensor([1.0, self.phi]).view(1, 2, 1, 1) / self.rho

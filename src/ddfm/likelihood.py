@@ -56,13 +56,13 @@ class FusionState:
 
 
 class Likelihood(Protocol):
-    """What the sampler needs of a likelihood; write your own with these three."""
+    """What the sampler needs of a likelihood; write your own with these two.
+
+    With a method start(state) -> (B, 1, H, W) EM without a prior begins there, else at the sources' mean.
+    """
 
     def init(self, sources: Tensor) -> Any:
         """State before the first step, from sources (B, K, H, W) in [-1, 1]; of whatever kind ``step`` takes."""
-
-    def start(self, state: Any) -> Tensor:
-        """Where EM without a prior, a warm start, begins: (B, 1, H, W)."""
 
     def step(self, x0: Tensor, state: Any, snr: float) -> tuple[Tensor, Any]:
         """Rectify x0 (B, 1, H, W); snr = abar_t / (1 - abar_t) of the sampling step."""
@@ -255,7 +255,8 @@ def em_alone(likelihood: Likelihood, sources: Tensor, sweeps: int) -> tuple[Tens
     The ablation I of the paper's Table 2, and the starting point of a warm start.
     """
     state = likelihood.init(sources)
-    f = likelihood.start(state)
+    start = getattr(likelihood, "start", None)
+    f = start(state) if start else sources.mean(1, keepdim=True)
     for _ in range(sweeps):
         f, state = likelihood.step(f, state, 0.0)
     return f, state

@@ -52,10 +52,6 @@ class ReleasedLikelihood:
         zero, one = torch.zeros_like(sources[:, :1]), sources.new_ones(len(sources), 1, 1, 1)
         return ReleasedState(sources, one, one, zero, zero)
 
-    def start(self, state: ReleasedState) -> Tensor:
-        """The sources' mean."""
-        return state.sources.mean(1, keepdim=True)
-
     def step(self, x0: Tensor, state: ReleasedState, snr: float) -> tuple[Tensor, ReleasedState]:
         """One call of the script's EM on the estimate x0 (B, 1, H, W)."""
         r, s = state.sources[:, :1], state.sources[:, 1:]
