@@ -186,6 +186,15 @@ def test_ladder_keeps_what_is_finished(script, pairs, tmp_path, tiny_prior, monk
     assert len(done) == len(set(done))
 
 
+def test_ladder_does_without_matplotlib(script, pairs, tmp_path, monkeypatch, capsys, tiny_prior):
+    out = tmp_path / "out"
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    options = ["--prior", tiny_prior, "--rungs", 1, "--samplers", "ddim", "--starts", "--baselines", "average"]
+    assert run(script("ladder"), pairs, out, *options, "--limit", 1) == 0
+    assert "pip install 'ddfm[report]'" in capsys.readouterr().err
+    assert (out / "ladder.md").is_file() and not (out / "ladder.png").exists()
+
+
 def test_ladder_counts_only_data_sets_that_all_have(script):
     ladder = script("ladder")
     facts = {"images": 1, "seconds": {"median": 1.0}, "peak_memory_bytes": 1}
