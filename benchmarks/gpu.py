@@ -1,8 +1,9 @@
 """Latency and memory of a fusion on a CUDA device: presets with the bundled prior, and a network of ADM's size.
 
 640x480 pairs; float32 and bfloat16, channels_last or not, compiled or not, batches of 1, 4 and 16. ADM has random
-weights: its pictures are nothing, its seconds are the real network's. The clock is read after the device has finished; sources
-begin and results end on the CPU. Reported are medians after a warm-up. A row that does not fit the memory says so.
+weights: its pictures are nothing, its seconds are the real network's. The clock is read after the device has finished;
+sources begin and results end on the CPU. Reported are medians after a warm-up. A row that does not fit the memory says
+so.
 
     python benchmarks/gpu.py [--rounds 10] [--networks bundled adm] [--batches 1 4 16] [--output FILE]
     python benchmarks/gpu.py --device cpu --small        the same path in little, where there is no GPU
