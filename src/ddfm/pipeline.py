@@ -22,7 +22,7 @@ from ddfm.denoising import clean_sources
 from ddfm.diffusion import add_noise, alpha_bar, call_network, snr, to_x0
 from ddfm.likelihood import FusionLikelihood, Likelihood, em_alone
 from ddfm.noise import NoiseStd, check_noise_std, deviations
-from ddfm.priors import load_prior
+from ddfm.priors import check_noise_model, load_prior
 from ddfm.sampling import SAMPLERS, Sampler, draw_noise, make_sampler, timestep_grid
 from ddfm.tiling import check_tile, tiled
 
@@ -31,8 +31,6 @@ __all__ = ["MIN_SIZE", "DDFMOutput", "DDFMPipeline"]
 MIN_SIZE = 16
 #: BT.601 weights, which sum to 1: the luma of values in [-1, 1] lies in [-1, 1].
 _LUMA = (0.299, 0.587, 0.114)
-#: Schedulers whose x_t is not variance preserving, or that have no betas, cannot describe a prior here.
-_REFUSED = ("Euler", "Heun", "LMS", "KDPM", "EDM", "VE", "FlowMatch")
 
 
 @dataclasses.dataclass
@@ -242,13 +240,10 @@ def check_range_int(argument: str, value: int) -> int:
 
 def _check_scheduler(scheduler: Any) -> None:
     name = type(scheduler).__name__
-    if any(word in name for word in _REFUSED) or not hasattr(scheduler, "betas"):
-        raise problem(
-            "scheduler",
-            name,
-            "a variance-preserving scheduler with betas",
-            "Use DDPMScheduler with the prior's betas.",
-        )
+    check_noise_model(name, scheduler.config.get("prediction_type", "epsilon"), "scheduler")
+    if not hasattr(scheduler, "betas"):
+        expected = "a variance-preserving scheduler with betas"
+        raise problem("scheduler", name, expected, "Use DDPMScheduler with the prior's betas.")
 
 
 def _as_batch(argument: str, source: Any) -> Tensor:
