@@ -127,7 +127,9 @@ def _have(part: Path) -> int:
 
 
 def _short(reason: Exception | None) -> str:
-    return str(reason)[:160]
+    """The innermost cause without the address, which the message has anyway."""
+    inner = getattr(reason.args[0] if reason and reason.args else None, "reason", None) or reason
+    return str(inner).rpartition("object at 0x")[2].partition(": ")[2][:160] or str(inner)[:160]
 
 
 def _receive(known: KnownPrior, part: Path) -> Iterator[int]:
