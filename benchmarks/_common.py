@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -21,8 +22,11 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
 @contextlib.contextmanager
-def errors_teach() -> Iterator[None]:
-    """What is the caller's to mend becomes one line and exit code 2, as on the command line."""
+def errors_teach(stopped: str = "") -> Iterator[None]:
+    """What is the caller's to mend becomes one line and exit code 2, as on the command line; Ctrl-C one line and 130.
+
+    stopped: what is kept then, and how to go on.
+    """
     from ddfm._checks import DDFMError
 
     try:
@@ -30,6 +34,44 @@ def errors_teach() -> Iterator[None]:
     except DDFMError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped" + f"; {stopped}" * bool(stopped), file=sys.stderr)
+        sys.exit(130)
+
+
+def positive(text: str) -> int:
+    """A count for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {value}, expected 1 or more")
+    return value
+
+
+def check_output(path: Path) -> Path:
+    """A file that can be written, or DDFMError: better now than after hours."""
+    from ddfm._checks import problem
+
+    if path.is_dir():
+        raise problem("--output", f"{path}, a folder", "a file", f"Such as {path / 'result.json'}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise problem("--output", path, "a file in a folder that can be written to")
+    return path
+
+
+def check_folder(path: Path) -> Path:
+    """A folder to write to, made if it is missing, or DDFMError."""
+    from ddfm._checks import problem
+
+    if path.exists() and not path.is_dir():
+        raise problem("OUT", f"{path}, a file", "a folder")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def data_sets(root: Path) -> list[Any]:

@@ -24,7 +24,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from _common import RESULTS, median_ratio, prior_facts, provenance, write_json
+from _common import RESULTS, check_output, errors_teach, median_ratio, positive, prior_facts, provenance, write_json
+from ddfm._checks import problem
 
 BASE = "eager"
 WARM_UP = 2
@@ -225,6 +226,7 @@ class Worker:
     """The process of one engine; ``missing`` says why it cannot run here, if it cannot."""
 
     def __init__(self, name: str, options: argparse.Namespace, threads: int) -> None:
+        self.name = name
         call = [sys.executable, __file__, "--work", name, "--threads", str(threads), "--preset", options.preset]
         call += ["--size", *map(str, options.size)]
         self.process = subprocess.Popen(
@@ -243,9 +245,13 @@ class Worker:
     def ask(self) -> list[float]:
         """Wall and processor seconds of one evaluation."""
         assert self.process.stdin
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        return self._read()
+        with contextlib.suppress(BrokenPipeError):  # a process that died is told of below
+            self.process.stdin.write("go\n")
+            self.process.stdin.flush()
+        answer = self._read()
+        if not isinstance(answer, list):
+            raise problem(self.name, answer["missing"], "seconds of an evaluation", "Leave it out of --engines.")
+        return answer
 
     def close(self) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -259,7 +265,7 @@ def measure(names: list[str], options: argparse.Namespace, threads: int) -> dict
     """Rows of all engines at one number of threads. Two processes live at a time, base and engine."""
     base = Worker(BASE, options, threads)
     if base.missing:
-        sys.exit(f"{BASE}: {base.missing}")
+        raise problem(BASE, base.missing, "a network that runs as it is", "ddfm doctor says what is wrong.")
     rows: dict[str, dict[str, Any]] = {}
     try:
         for name in names:
@@ -320,9 +326,9 @@ def meets(row: dict[str, Any]) -> bool:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--size", type=int, nargs=2, default=[480, 640], metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--threads", type=positive, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=positive, default=9)
+    parser.add_argument("--size", type=positive, nargs=2, default=[480, 640], metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--preset", default="balanced", help="whose fusion is compared")
     parser.add_argument("--engines", default=",".join(ENGINES), help="separated by commas")
     parser.add_argument("--output", type=Path, default=RESULTS / "cpu_engines.json")
@@ -340,20 +346,32 @@ def main(arguments: list[str] | None = None) -> None:
     if options.work:
         work(options.work, options.threads[0], options.size, options.preset)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["DDFM_ENGINES"] = folder
-        rows = {str(threads): measure(options.names, options, threads) for threads in options.threads}
-    payload = {
+    with errors_teach("--output holds the numbers of threads that were finished"):
+        from ddfm.presets import get_preset
+
+        get_preset(options.preset)
+        check_output(options.output)
+        measure_all(options)
+    print(options.output)
+
+
+def measure_all(options: argparse.Namespace) -> None:
+    """Each number of threads, written as it is there."""
+    head = {
         "provenance": provenance(PACKAGES),
         "prior": prior_facts("bundled"),
         "preset": options.preset,
         "size": options.size,
         "criterion": {"ratio": CRITERION, "levels": EQUAL_LEVELS},
-        "meets": {threads: [name for name, row in table.items() if meets(row)] for threads, table in rows.items()},
-        "threads": rows,
     }
-    write_json(options.output, payload)
-    print(f"meet the criterion: {payload['meets']}; {options.output}")
+    rows: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["DDFM_ENGINES"] = folder
+        for threads in options.threads:
+            rows[str(threads)] = table = measure(options.names, options, threads)
+            meeting = {count: [name for name, row in own.items() if meets(row)] for count, own in rows.items()}
+            write_json(options.output, head | {"meets": meeting, "threads": rows})
+            print(f"{threads} threads: meet the criterion: {', '.join(n for n in table if meets(table[n])) or 'none'}")
 
 
 if __name__ == "__main__":

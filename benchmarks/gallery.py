@@ -1,9 +1,10 @@
 """All pairs side by side with every baseline, as labelled sheets at full size: numbers can be gamed, eyes less so.
 
 PAIRS is a folder of data sets, or one. OUT is an output folder of ``ddfm benchmark``: pictures that it has are used,
-the others are made and kept there, so that tables and gallery show the same files. Written: OUT/gallery/DATASET/
-with one PNG for each pair (both sources first), index.html, and with --crops the surroundings of the clearest hot
-target and of the strongest visible texture, enlarged. Copies of a source are not made: they are the sources.
+the others are made and kept there, so that tables and gallery show the same files, and a stopped gallery goes on where
+it was. Written: OUT/gallery/DATASET/ with one PNG for each pair (both sources first), index.html, and with --crops the
+surroundings of the clearest hot target and of the strongest visible texture, enlarged. Copies of a source are not
+made: they are the sources. Without --methods: baselines, EM alone, and the presets for the kind of picture.
 
     python benchmarks/gallery.py PAIRS OUT [--methods average,...] [--crops] [--limit N] [--columns 4]
 """
@@ -21,14 +22,17 @@ import numpy as np
 from jinja2 import Template
 from PIL import Image, ImageDraw, ImageFont
 
-from _common import data_sets, errors_teach, provenance, run_all, write_json
+from _common import check_folder, data_sets, errors_teach, positive, provenance, run_all, write_json
+from ddfm._checks import problem
+from ddfm.bench.claimed import is_medical
 from ddfm.bench.crops import SIDE, window
-from ddfm.bench.methods import get_methods
+from ddfm.bench.methods import Method, get_methods
 from ddfm.bench.run import Plan
 from ddfm.evaluation import read_grey
 from ddfm.fusion import FuseConfig
+from ddfm.presets import PRESETS
 
-METHODS = "average,maximum,laplacian,em-only,fast,balanced"
+METHODS = ("average", "maximum", "laplacian")
 BAR = 22  # pixels of a label
 GAP = 4
 ENLARGED = 3
@@ -41,9 +45,10 @@ PAGE = Template(
 td, th { padding: 0 .6em; text-align: right; }</style></head><body>
 <h1>{{ title }}</h1>
 <p>Grey sources, tone none. Click a sheet for its full size.</p>
-{% for link in links %}<p><a href="{{ link }}/index.html">{{ link }}</a></p>
+{% for link in links %}<p><a href="{{ link | urlencode }}/index.html">{{ link }}</a></p>
 {% endfor %}{% for sheet in sheets %}<h2 id="{{ sheet.name }}">{{ sheet.name }}</h2>
-{% for file in sheet.files %}<p><a href="{{ file }}"><img loading="lazy" src="{{ file }}" alt="{{ file }}"></a></p>
+{% for file in sheet.files %}<p><a href="{{ file | urlencode }}">
+<img loading="lazy" src="{{ file | urlencode }}" alt="{{ file }}"></a></p>
 {% endfor %}<table><tr><th></th>{% for m in metrics %}<th>{{ m }}</th>{% endfor %}</tr>
 {% for method, row in sheet.rows.items() %}<tr><th>{{ method }}</th>
 {% for m in metrics %}<td>{{ row[m] }}</td>{% endfor %}</tr>
@@ -128,34 +133,51 @@ def write_folder(dataset: str, records: Sequence[dict[str, Any]], out: Path, opt
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pairs", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--methods", default=METHODS, help="separated by commas, as ddfm benchmark takes them")
+    parser.add_argument("pairs", type=Path, help="a data set, or a folder of them")
+    parser.add_argument("out", type=Path, help="folder of results, also of earlier ones")
+    parser.add_argument("--methods", help="separated by commas, as ddfm benchmark takes them")
     parser.add_argument("--crops", action="store_true", help="also enlarged regions")
-    parser.add_argument("--limit", type=int, help="at most so many pairs of each data set")
-    parser.add_argument("--columns", type=int, default=4)
+    parser.add_argument("--limit", type=positive, help="at most so many pairs of each data set")
+    parser.add_argument("--columns", type=positive, default=4)
     parser.add_argument("--prior", default="bundled")
     return parser.parse_args(arguments)
 
 
+def methods_for(dataset: str, options: argparse.Namespace) -> list[Method]:
+    """Those named, or the usual ones for this kind of picture."""
+    if options.methods is not None:
+        names = [name.strip() for name in options.methods.split(",") if name.strip()]
+    elif is_medical(dataset) and "medical" in PRESETS:
+        names = [*METHODS, "em-only:medical", *(n for n in ("medical-fast", "medical") if n in PRESETS)]
+    else:
+        names = [*METHODS, "em-only", "fast", "balanced"]
+    if not names:
+        raise problem("--methods", "none", "one or more, separated by commas")
+    return get_methods(names, FuseConfig(prior=options.prior))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
-    with errors_teach():
-        names = [name.strip() for name in options.methods.split(",") if name.strip()]
-        methods = get_methods(names, FuseConfig(prior=options.prior))
-        records, failed = run_all(methods, data_sets(options.pairs), options.out, Plan(limit=options.limit))
-        groups: dict[str, list[dict[str, Any]]] = {}
-        for record in records:
-            groups.setdefault(record["dataset"]["name"], []).append(record)
-        for dataset, group in groups.items():
-            write_folder(dataset, group, options.out, options)
-    top = options.out / "gallery"
-    top.mkdir(parents=True, exist_ok=True)
-    page = PAGE.render(title="Gallery", links=sorted(groups), sheets=[], metrics=[])
+    with errors_teach("what is finished is in OUT; give the same command again to go on"):
+        sets = [(data, methods_for(data.name, options)) for data in data_sets(options.pairs)]
+        top = check_folder(options.out) / "gallery"
+        failures, shown = 0, {}
+        for data, methods in sets:
+            records, failed = run_all(methods, [data], options.out, Plan(limit=options.limit))
+            failures += failed
+            if records:
+                write_folder(data.name, records, options.out, options)
+                shown[data.name] = [record["method"] for record in records]
+                write_top(top, shown)
+    sys.exit(2 if not shown else 1 if failures else 0)
+
+
+def write_top(top: Path, shown: Mapping[str, Sequence[str]]) -> None:
+    """The page that leads to every data set's, and what made them."""
+    page = PAGE.render(title="Gallery", links=sorted(shown), sheets=[], metrics=[])
     (top / "index.html").write_text(page, "utf-8")
-    write_json(top / "gallery.json", {"provenance": provenance(), "methods": names, "datasets": sorted(groups)})
+    write_json(top / "gallery.json", {"provenance": provenance(), "methods": shown})
     print(top / "index.html")
-    sys.exit(0 if groups and not failed else 1 if groups else 2)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Latency and memory of a fusion on a CUDA device: presets with the bundled prior, and a network of ADM's size.
 
 640x480 pairs; float32 and bfloat16, channels_last or not, compiled or not, batches of 1, 4 and 16. ADM has random
-weights: its pictures are nothing, its seconds are the real network's. The clock is read after the device has finished;
-sources begin and results end on the CPU. Reported are medians after a warm-up. A row that does not fit the memory says
-so.
+weights: its pictures are nothing, its seconds are the real network's. The clock is read after the device has
+finished; sources begin and results end on the CPU. Reported are medians after a warm-up. A row that does not fit the
+memory, or cannot be compiled, says so. The output is written anew after each row.
 
     python benchmarks/gpu.py [--rounds 10] [--networks bundled adm] [--batches 1 4 16] [--output FILE]
     python benchmarks/gpu.py --device cpu --small        the same path in little, where there is no GPU
@@ -23,7 +23,7 @@ from typing import Any
 import diffusers
 import torch
 
-from _common import RESULTS, errors_teach, prior_facts, provenance, write_json
+from _common import RESULTS, check_output, errors_teach, positive, prior_facts, provenance, write_json
 from ddfm._checks import problem
 from ddfm.bench.run import PeakMemory
 from ddfm.pipeline import DDFMPipeline
@@ -57,10 +57,9 @@ class Case:
 
 def cases(options: argparse.Namespace) -> Iterator[Case]:
     """Every combination; a compiled network in the fastest layout only, as compiling takes minutes."""
-    balanced = get_preset("balanced")
     presets = {
-        "bundled": [balanced, get_preset("fast")],
-        "adm": [balanced.with_steps(n) for n in options.adm_steps],
+        "bundled": [get_preset(name) for name in options.presets],
+        "adm": [get_preset(options.presets[0]).with_steps(n) for n in options.adm_steps],
     }
     ways = [("float32", False, False), ("float32", True, False), ("bfloat16", False, False), ("bfloat16", True, False)]
     ways += [] if options.no_compile else [("bfloat16", True, True)]
@@ -134,6 +133,10 @@ def measure(case: Case, pipe: DDFMPipeline, options: argparse.Namespace) -> dict
             seconds = timed(call, torch.device(options.device), options.rounds)
     except torch.OutOfMemoryError:
         return case.facts | {"error": "does not fit the memory"}
+    except Exception as error:  # a missing compiler, or Triton: each has its own kind
+        if not case.compiled:
+            raise
+        return case.facts | {"error": f"not compiled: {(str(error).splitlines() or [type(error).__name__])[0][:200]}"}
     median = statistics.median(seconds)
     memory = torch.cuda.max_memory_allocated() if options.device != "cpu" else peak.bytes
     rates = {
@@ -171,9 +174,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, or cpu")
     parser.add_argument("--small", action="store_true", help="a tiny size and network: whether it runs, not how fast")
     parser.add_argument("--networks", nargs="+", default=["bundled", "adm"], choices=["bundled", "adm"])
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--adm-steps", type=int, nargs="+", default=ADM_STEPS)
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--presets", nargs="+", default=["balanced", "fast"], help="ADM: the first, with --adm-steps")
+    parser.add_argument("--batches", type=positive, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--adm-steps", type=positive, nargs="+", default=ADM_STEPS)
+    parser.add_argument("--rounds", type=positive, default=10)
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--output", type=Path, default=RESULTS / "gpu.json")
     options = parser.parse_args(arguments)
@@ -185,8 +189,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def check_device(name: str) -> None:
-    """Refuse what is not here, and a full run on the CPU, which would take days."""
-    if torch.device(name).type == "cuda" and not torch.cuda.is_available():
+    """Refuse what is not here."""
+    try:
+        kind = torch.device(name).type
+    except RuntimeError as error:
+        raise problem("--device", repr(name), "cuda, cuda:1, or cpu") from error
+    if kind == "cuda" and not torch.cuda.is_available():
         remedy = "Run it where one is, with a CUDA build of torch; --device cpu --small tries the script itself."
         raise problem("--device", f"{name}, and torch sees no CUDA device", "an NVIDIA GPU", remedy)
 
@@ -194,20 +202,26 @@ def check_device(name: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     diffusers.utils.logging.set_verbosity_error()
-    with errors_teach():
+    with errors_teach("--output holds what was measured"):
         check_device(options.device)
+        planned = list(cases(options))
+        check_output(options.output)
+        head = {"provenance": provenance(), "prior": prior_facts("bundled"), **device_facts(options.device)}
+        measure_all(planned, head | {"size": options.size, "small": options.small}, options)
+    print(options.output)
+
+
+def measure_all(planned: Sequence[Case], head: dict[str, Any], options: argparse.Namespace) -> None:
+    """Every row, written as it is there; a network is made once for all that run it in the same way."""
     rows: list[dict[str, Any]] = []
-    head = {"provenance": provenance(), "prior": prior_facts("bundled"), **device_facts(options.device)}
-    groups = itertools.groupby(cases(options), key=lambda c: (c.network, c.dtype, c.channels_last, c.compiled))
-    for _, group in groups:
+    for _, group in itertools.groupby(planned, key=lambda c: (c.network, c.dtype, c.channels_last, c.compiled)):
         pipe = None
         for case in group:
             pipe = pipe or pipeline(case, options)
             rows.append(measure(case, pipe, options))
             print(said(rows[-1]), flush=True)
-            write_json(options.output, head | {"size": options.size, "small": options.small, "rows": rows})
+            write_json(options.output, head | {"rows": rows})
         del pipe
-    print(options.output)
 
 
 if __name__ == "__main__":

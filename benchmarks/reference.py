@@ -8,7 +8,8 @@ architecture of the checkout's configuration: seconds and memory are then the re
 
 Seconds of a picture: from the line in which a program says that it begins (or from the end of the picture before)
 to the time of its file; loading is not counted. What the released code writes at every step is a part of it.
-Memory: the largest resident set of the process, and on a GPU what nvidia-smi says of it.
+Memory: the largest resident set of the process, and on a GPU what nvidia-smi says of it. The output is written anew
+after each process ("complete" tells whether it was the last), so that a stopped run keeps what it measured.
 
     python benchmarks/reference.py CHECKOUT PAIRS --weights FILE | --random  [--limit 3] [--rounds 1] [--output FILE]
 """
@@ -26,7 +27,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +36,20 @@ import psutil
 import torch
 from PIL import Image
 
-from _common import RESULTS, data_sets, errors_teach, median_ratio, provenance, write_json
+from _common import RESULTS, check_output, data_sets, errors_teach, median_ratio, positive, provenance, write_json
 from ddfm._checks import problem
 from ddfm.conversion import convert
 from ddfm.evaluation import means, read_grey, score
 from ddfm.io import file_sha256
 from ddfm.metrics.table import parse_names
+from ddfm.presets import get_preset
 from ddfm.priors.adm import AdmConfig, _mapping, parameters, unet_arguments
 
 PRESETS = ("released", "balanced", "fast")
 MODEL_CONFIG = "configs/model_config_imagenet.yaml"
 NEEDED = ("sample.py", MODEL_CONFIG, "configs/diffusion_config.yaml", "guided_diffusion")
 MULTIPLE = 32  # the released code crops to it
+LEAST = 64  # pixels a side after that, for VIF
 BEGINS = re.compile(r"Inference for image (\d+)")
 #: Channel multipliers of guided-diffusion by image size, where the configuration leaves them open.
 CHANNEL_MULT = {512: (0.5, 1, 1, 2, 2, 4, 4), 256: (1, 1, 2, 2, 4, 4), 128: (1, 1, 2, 3, 4), 64: (1, 2, 3, 4)}
@@ -57,6 +60,8 @@ CHANNEL_MULT = {512: (0.5, 1, 1, 2, 2, 4, 4), 256: (1, 1, 2, 2, 4, 4), 128: (1, 
 
 def check_checkout(folder: Path) -> dict[str, Any]:
     """The checkout's model configuration; DDFMError naming what is missing."""
+    if not folder.is_dir():
+        raise problem("CHECKOUT", f"{folder}, no folder", "a checkout of the released code", "git clone it first.")
     if missing := [name for name in NEEDED if not (folder / name).exists()]:
         expected = f"a checkout of the released code, with {', '.join(NEEDED)}"
         raise problem("CHECKOUT", f"{folder} without {missing[0]}", expected, "git clone it, and name its folder.")
@@ -140,6 +145,9 @@ def write_inputs(root: Path, limit: int, folder: Path) -> list[str]:
         if images[0].shape != images[1].shape:
             raise problem("PAIRS", f"{name}: sources of two sizes", "one size", "See: ddfm data check")
         height, width = (n - n % MULTIPLE for n in images[0].shape)
+        if min(height, width) < LEAST:
+            size = f"{images[0].shape[1]}x{images[0].shape[0]} pixels"
+            raise problem("PAIRS", f"{name} of {size}", f"{LEAST}x{LEAST} or more, to be measured")
         stem = name.replace(".", "_")  # the released code cuts a name at its first dot
         for role, image in zip(("ir", "vi"), images, strict=True):
             (folder / role).mkdir(parents=True, exist_ok=True)
@@ -167,8 +175,11 @@ class Watch:
         )
         reader = threading.Thread(target=self._read)
         reader.start()
-        self._watch()
-        reader.join()
+        try:
+            self._watch()
+        finally:  # at Ctrl-C too: what was started is ended
+            self.process.kill()
+            reader.join()
         assert self.process.stdout
         self.process.stdout.close()
         self.code = self.process.wait()
@@ -239,6 +250,8 @@ def work(preset: str, prior: Path, inputs: Path, out: Path) -> None:
 def prepare(options: argparse.Namespace, folder: Path) -> tuple[Path, Path, list[str], dict[str, Any]]:
     """Copy of the checkout with inputs and weights in place, our prior of the same weights, stems, facts."""
     config = check_checkout(options.checkout)
+    if not options.random and not options.weights.is_file():
+        raise problem("--weights", options.weights, "an existing checkpoint", "Or --random, to measure seconds alone.")
     copy = folder / "checkout"
     ignored = shutil.ignore_patterns(".git", "input", "output", "models", "*.pt", "__pycache__")
     shutil.copytree(options.checkout, copy, ignore=ignored)
@@ -247,10 +260,8 @@ def prepare(options: argparse.Namespace, folder: Path) -> tuple[Path, Path, list
     weights.parent.mkdir(parents=True, exist_ok=True)
     if options.random:
         random_checkpoint(architecture(config), weights)
-    elif options.weights.is_file():
-        weights.symlink_to(options.weights.resolve())
     else:
-        raise problem("--weights", options.weights, "an existing checkpoint", "Or --random, to measure seconds alone.")
+        weights.symlink_to(options.weights.resolve())
     prior = convert(weights, folder / "prior", head_channels=int(config["num_head_channels"]))
     facts = {"random": options.random, "sha256": file_sha256(weights), "parameters": count(prior)}
     return copy, prior, names, facts
@@ -262,12 +273,15 @@ def count(prior: Path) -> int:
     return parameters(load_prior(prior).unet)
 
 
+Runs = dict[str, list[dict[str, Any]]]
+
+
 def rounds(
     options: argparse.Namespace, copy: Path, prior: Path, names: list[str], folder: Path
-) -> dict[str, list[dict[str, Any]]]:
-    """The released code and every preset in turn, ``options.rounds`` times."""
-    found: dict[str, list[dict[str, Any]]] = {"reference": [], **{name: [] for name in options.presets}}
-    for _ in range(options.rounds):
+) -> Iterator[tuple[Runs, bool]]:
+    """The released code and every preset in turn, ``options.rounds`` times: runs so far, and whether these are all."""
+    found: Runs = {"reference": [], **{name: [] for name in options.presets}}
+    for k in range(options.rounds):
         shutil.rmtree(copy / "output", ignore_errors=True)
         theirs = run("CHECKOUT", [options.python, "sample.py"], copy, copy / "output/recon", names)
         found["reference"].append(theirs)
@@ -276,7 +290,7 @@ def rounds(
             call += ["--prior", str(prior), "--results", str(folder / preset)]
             shutil.rmtree(folder / preset, ignore_errors=True)
             found[preset].append(run(preset, call, folder, folder / preset, names))
-    return found
+            yield found, k == options.rounds - 1 and preset == options.presets[-1]
 
 
 def scores(results: Path, inputs: Path, names: Sequence[str]) -> dict[str, Any]:
@@ -290,7 +304,8 @@ def scores(results: Path, inputs: Path, names: Sequence[str]) -> dict[str, Any]:
 
 
 def summary(found: dict[str, list[dict[str, Any]]], names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Median seconds, largest memory, and how many times the reference takes of each."""
+    """Median seconds, largest memory, and how many times the reference takes of each, of methods that have run."""
+    found = {method: runs for method, runs in found.items() if runs}
     series = {method: [r["seconds"][n] for r in runs for n in names] for method, runs in found.items()}
     memory = {
         kind: {method: max(r[kind] for r in runs) for method, runs in found.items()}
@@ -300,7 +315,7 @@ def summary(found: dict[str, list[dict[str, Any]]], names: Sequence[str]) -> dic
     for method, own in series.items():
         rows[method] = {"seconds": statistics.median(own)} | {kind: table[method] for kind, table in memory.items()}
         if method != "reference":
-            rows[method]["times_as_fast"] = median_ratio(series["reference"], own)
+            rows[method]["times_as_fast"] = median_ratio(series["reference"][: len(own)], own)
             for kind, table in memory.items():
                 rows[method][f"reference_to_own_{kind}"] = table["reference"] / table[method] if table[method] else None
     return rows
@@ -312,8 +327,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("pairs", type=Path, help="a data set: ir + vi")
     parser.add_argument("--weights", type=Path, help="256x256_diffusion_uncond.pt")
     parser.add_argument("--random", action="store_true", help="random weights of the same architecture")
-    parser.add_argument("--limit", type=int, default=3, help="pairs")
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--limit", type=positive, default=3, help="pairs")
+    parser.add_argument("--rounds", type=positive, default=1)
     parser.add_argument("--presets", nargs="+", default=PRESETS)
     parser.add_argument("--python", default=sys.executable, help="the interpreter that has the checkout's packages")
     parser.add_argument("--output", type=Path, default=RESULTS / "reference.json")
@@ -330,28 +345,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.work:
         work(options.work, Path(options.prior), options.pairs, Path(options.results))
         return
-    with errors_teach(), tempfile.TemporaryDirectory() as temporary:
+    with errors_teach("--output holds what was measured"), tempfile.TemporaryDirectory() as temporary:
+        for preset in options.presets:
+            get_preset(preset)
+        check_output(options.output)
         folder = Path(temporary)
         copy, prior, names, weights = prepare(options, folder)
-        found = rounds(options, copy, prior, names, folder)
-        places = {m: folder / m if m != "reference" else copy / "output/recon" for m in found}
-        rows = summary(found, names)
+        head = {"provenance": provenance(), "weights": weights, "cuda": torch.cuda.is_available(), "pictures": names}
+        for found, complete in rounds(options, copy, prior, names, folder):
+            rows = summary(found, names)
+            for method, row in rows.items():
+                place = copy / "output/recon" if method == "reference" else folder / method
+                row["mean"] = scores(place, copy / "input", names)
+            write_json(options.output, head | {"complete": complete, "rows": rows, "runs": found})
         for method, row in rows.items():
-            row["mean"] = scores(places[method], copy / "input", names)
-            ratio = row.get("times_as_fast", {}).get("median_ratio", 1.0)
-            print(
-                f"{method:10} {row['seconds']:.3f} s a picture, {ratio:.2f} times as fast as the reference", flush=True
-            )
-    payload = {
-        "provenance": provenance(),
-        "weights": weights,
-        "cuda": torch.cuda.is_available(),
-        "pictures": names,
-        "rows": rows,
-        "runs": found,
-    }
-    write_json(options.output, payload)
+            print(said(method, row))
     print(options.output)
+
+
+def said(method: str, row: dict[str, Any]) -> str:
+    """One line of the summary."""
+    text = f"{method:12} {row['seconds']:.3f} s a picture, {row['resident_bytes'] / 1e9:.2f} GB"
+    if method == "reference":
+        return text
+    memory = row["reference_to_own_gpu_bytes"] or row["reference_to_own_resident_bytes"]
+    times = row["times_as_fast"]["median_ratio"]
+    return f"{text}; the reference takes {times:.2f} times as long and {memory:.2f} times the memory"
 
 
 if __name__ == "__main__":

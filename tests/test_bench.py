@@ -84,6 +84,31 @@ def test_a_record_says_what_made_it_and_nothing_of_the_user(root):
     assert record["machine"].keys() == {"system", "processor", "cores"}
 
 
+def test_a_record_says_its_tone_and_keeps_a_stretch(root, tiny_prior):
+    options = {"prior": str(tiny_prior), "steps": 1}
+    records = {r["method"]: r for _, r in run(root, ("average", "fast", "released"), Plan(limit=2), **options)}
+    assert {name: r["tone"] for name, r in records.items()} == {"average": "none", "fast": "none", "released": "minmax"}
+    deviations = []
+    for name in ("0", "1"):
+        a, b = (np.asarray(Image.open(root / "tno-mini" / f / f"{name}.png"), np.float64) for f in ("ir", "vi"))
+        mean = (a + b) / 2
+        deviations.append(np.rint(255 * (mean - mean.min()) / np.ptp(mean)).std())
+        assert records["average"]["images"][name]["stretched"]["SD"] == pytest.approx(deviations[-1], rel=1e-5)
+    assert records["average"]["stretched"]["SD"] == pytest.approx(np.mean(deviations), rel=1e-5)
+    assert records["released"]["stretched"]["EN"] == pytest.approx(records["released"]["mean"]["EN"], abs=0.01)
+
+
+def test_em_alone_of_any_preset(root):
+    from ddfm.presets import get_preset
+
+    plain, fast = get_methods(["em-only", "em-only:fast"])
+    assert plain.settings["likelihood"] == get_preset("balanced").settings()["likelihood"]
+    assert fast.settings["likelihood"] == get_preset("fast").settings()["likelihood"]
+    with pytest.raises(DDFMError, match="Did you mean 'fast'"):
+        get_methods(["em-only:fats"])
+    assert [record["method"] for _, record in run(root, ("em-only:fast",), Plan(limit=1))] == ["em-only:fast"]
+
+
 def test_what_is_there_is_not_run_again(root, monkeypatch):
     first = run(root)
     times = [path.stat().st_mtime_ns for path, _ in first]
@@ -313,6 +338,8 @@ def test_few_images_equal_images_and_missing_values():
 def test_claimed_rows_are_the_papers():
     assert claimed_rows("tno-dev")["DDFM"] == dict(zip(metrics.SIX, (7.06, 51.42, 2.21, 0.81, 0.49, 0.95), strict=True))
     assert claimed_rows("mri-pet-dev")["DDFM"]["EN"] == 4.64
+    assert claimed_rows("roadscene-dev")["CDDFuse"]["SD"] == 54.67
+    assert "CDDFuse" not in claimed_rows("msrs-dev")
     assert claimed_rows("mine") == {}
     name, rows = claimed_ablation()
     assert (name, list(rows), rows["I"]["SD"]) == ("roadscene", ["I", "II", "III", "IV", "full"], 41.82)
@@ -356,6 +383,24 @@ def test_a_report_from_results_alone(reported):
     assert str(root) not in page
     mean = read_runs(root / "out")[0][0]["mean"]["EN"]
     assert f"{mean:.3f}" in (root / "report/tables.md").read_text("utf-8")
+
+
+def test_a_report_ranks_own_methods_among_the_others(root):
+    run(root, ("average", "maximum", "laplacian", "copy-A", "em-only"))
+    rows = root / "rows.json"
+    six = dict.fromkeys((*metrics.SIX, "SCD", "minVIF"), 0.5)
+    rows.write_text(json.dumps({"rows": {"tno-mini": {"SeAFusion": six, "max": six}}}))
+    files = report.write_report(root / "out", root / "report", "em-only", rows)
+    assert root / "report/standing.md" in files
+    text, page = ((root / "report" / n).read_text("utf-8") for n in ("standing.md", "index.html"))
+    heads = re.findall(r"### (.*)", text)
+    assert heads == [
+        "Mean rank and place, convention paper",
+        *(f"tno-mini: {part}" for part in ("ranks", "shares", "stretched", "printed rows")),
+    ]
+    assert all(f"<summary>{head}</summary>" in page for head in heads[1:])
+    assert "| em-only, stretched | SeAFusion |" in text and "| em-only | CDDFuse |" in text
+    assert not re.search(r"^\| (max|maximum|copy-A) ", text, re.M)
 
 
 def test_a_report_does_without_the_pictures(reported):

@@ -21,18 +21,30 @@ def script(monkeypatch):
     return importlib.import_module
 
 
-@pytest.fixture
-def pairs(tmp_path):
-    """A data set mini of two pairs of 52x70 pixels, in a folder with another that holds nothing."""
+def write_pairs(root, block):
+    """A data set mini of two pairs of 13 x 14 blocks."""
     rng = np.random.default_rng(0)
     for role in ("ir", "vi"):
-        folder = tmp_path / "pairs/mini" / role
+        folder = root / "mini" / role
         folder.mkdir(parents=True)
         for name in ("a", "b.c"):
             coarse = rng.integers(0, 256, (13, 14), dtype=np.uint8)
-            Image.fromarray(np.kron(coarse, np.ones((4, 5), np.uint8))).save(folder / f"{name}.png")
-    (tmp_path / "pairs/empty").mkdir()
-    return tmp_path / "pairs"
+            Image.fromarray(np.kron(coarse, np.ones(block, np.uint8))).save(folder / f"{name}.png")
+    return root
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """A data set mini of two pairs of 52x70 pixels, in a folder with another that holds nothing."""
+    root = write_pairs(tmp_path / "pairs", (4, 5))
+    (root / "empty").mkdir()
+    return root
+
+
+@pytest.fixture
+def larger(tmp_path):
+    """The same with 78x98 pixels, of which 64x96 are left by a crop to multiples of 32."""
+    return write_pairs(tmp_path / "larger", (6, 7))
 
 
 def run(module, *arguments):
@@ -85,44 +97,129 @@ def test_nothing_to_show_is_said(script, tmp_path, name, capsys):
     assert "expected a folder of data sets" in capsys.readouterr().err
     assert run(script(name), tmp_path, tmp_path / "out") == 2
     assert "without pairs" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["gallery", "ladder"])
+def test_an_output_that_is_a_file_is_refused(script, pairs, tmp_path, name, capsys):
+    (tmp_path / "out").write_text("mine")
+    assert run(script(name), pairs, tmp_path / "out") == 2
+    assert "OUT: got" in capsys.readouterr().err and (tmp_path / "out").read_text() == "mine"
 
 
 # ---- ladder ---------------------------------------------------------------------------------------
 
 
+def words(pairs, out, prior):
+    return [
+        pairs,
+        out,
+        "--prior",
+        prior,
+        "--rungs",
+        2,
+        1,
+        "--samplers",
+        "ddim",
+        "unipc",
+        "--starts",
+        1,
+        30,
+        "--limit",
+        1,
+    ]
+
+
 def test_ladder_runs_and_goes_on(script, pairs, tmp_path, tiny_prior, monkeypatch):
     ladder, out = script("ladder"), tmp_path / "out"
-    words = [pairs, out, "--prior", tiny_prior, "--steps", 2, 1, "--samplers", "ddim", "unipc", "--starts", 1, 30]
-    words += ["--baselines", "average", "maximum", "--limit", 1]
-    assert run(ladder, *words) == 0
-    rows = json.loads((out / "ladder.json").read_text())["rows"]
+    peers = tmp_path / "rows.json"
+    row = {"SCD": 1.5, "Qabf": 0.5, "minVIF": 0.3, "cpu_s_per_Mpx": 100.0, "n": 1}
+    peers.write_text(json.dumps({"rows": {"mini": {"NetX": row, "other pairs": row | {"n": 2}}}}))
+    given = [*words(pairs, out, tiny_prior), "--baselines", "average", "maximum", "--rows", peers]
+    plotted = {}
+    monkeypatch.setattr("ddfm.bench.charts.against_time", lambda *a: plotted.update(curves=a[0], singles=a[1]) or b"")
+    assert run(ladder, *given) == 0
+    found = json.loads((out / "ladder.json").read_text())
+    rows = found["rows"]
     assert {"average", "maximum", "ddim 2 noise", "unipc 1 noise", "start 30, 2 steps"} <= set(rows)
+    assert list(rows)[:4] == ["average", "maximum", "ddim 2 warm (from 1)", "ddim 2 noise"]  # not as they ran
     assert {row.get("start") for row in rows.values()} >= {None, 1, 30}
     assert all(row["seconds"] > 0 and row["peak_memory_bytes"] > 10**7 for row in rows.values())
     ranks = [row["mean"]["mean rank"] for row in rows.values()]
     assert sum(ranks) == pytest.approx(len(ranks) * (len(ranks) + 1) / 2)  # every metric ranks all rows
     table = (out / "ladder.md").read_text()
-    assert all(f"| {name} |" in table for name in rows)
-    assert (out / "ladder.png").stat().st_size > 10_000
+    assert all(f"| {name} |" in table for name in rows) and "not finished" not in table and found["missing"] == []
+    assert {label: [p[2] for p in points] for label, points in plotted["curves"].items()} == {
+        "ddim warm": ["2", "1"],
+        "ddim noise": ["2", "1"],
+        "unipc warm": ["2", "1"],
+        "unipc noise": ["2", "1"],
+    }
+    seconds = {name: s for s, _, name in plotted["singles"]}
+    assert set(seconds) == {"average", "maximum", "NetX*"}
+    assert seconds["NetX*"] == pytest.approx(100 * 52 * 70 / 1e6)
+    assert (out / "ladder-starts.png").stat().st_size > 10_000
     monkeypatch.setattr("ddfm.bench.run._measure", lambda *_: pytest.fail("run again"))
-    assert run(ladder, *words) == 0
+    assert run(ladder, *given) == 0
 
 
-def test_ladder_ranks(script):
-    row = {"SD": 1.0, "Qabf": 2.0}
-    values = {"x": {"d": row}, "y": {"d": row | {"SD": 3.0}}, "z": {"d": row | {"SD": 2.0, "Qabf": 1.0}}}
-    # SD: y 1, z 2, x 3; Qabf: x and y share 1.5, z 3
-    assert script("ladder").mean_ranks(values) == {"x": 2.25, "y": 1.25, "z": 2.5}
+def test_ladder_keeps_what_is_finished(script, pairs, tmp_path, tiny_prior, monkeypatch, capsys):
+    from ddfm.bench import run as room
+
+    ladder, out, measure, done = script("ladder"), tmp_path / "out", room._measure, []
+
+    def stop_at_the_fourth(method, *rest):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(method.name)
+        return measure(method, *rest)
+
+    monkeypatch.setattr(room, "_measure", stop_at_the_fourth)
+    assert run(ladder, *words(pairs, out, tiny_prior), "--baselines", "average") == 130
+    assert "give the same command again" in capsys.readouterr().err
+    found = json.loads((out / "ladder.json").read_text())
+    assert set(found["rows"]) == set(done) == {"average", "ddim 1 warm (from 1)", "ddim 1 noise"}  # cheapest first
+    assert "ddim 2 noise" in found["missing"] and "not finished: " in (out / "ladder.md").read_text()
+    assert (out / "ladder.png").stat().st_size > 10_000
+    monkeypatch.setattr(room, "_measure", lambda method, *rest: done.append(method.name) or measure(method, *rest))
+    assert run(ladder, *words(pairs, out, tiny_prior), "--baselines", "average") == 0
+    assert len(done) == len(set(done))
+
+
+def test_ladder_does_without_matplotlib(script, pairs, tmp_path, monkeypatch, capsys, tiny_prior):
+    out = tmp_path / "out"
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    options = ["--prior", tiny_prior, "--rungs", 1, "--samplers", "ddim", "--starts", "--baselines", "average"]
+    assert run(script("ladder"), pairs, out, *options, "--limit", 1) == 0
+    assert "pip install 'ddfm[report]'" in capsys.readouterr().err
+    assert (out / "ladder.md").is_file() and not (out / "ladder.png").exists()
+
+
+def test_ladder_counts_only_data_sets_that_all_have(script):
+    ladder = script("ladder")
+    facts = {"images": 1, "seconds": {"median": 1.0}, "peak_memory_bytes": 1}
+    both = {"easy": facts | {"mean": {"SD": 1.0}}, "hard": facts | {"mean": {"SD": 0.0}}}
+    rows = ladder.finished({"x": {"datasets": both}, "y": {"datasets": {"easy": both["easy"]}}}, ("SD",))
+    assert rows["x"]["mean"] == rows["y"]["mean"] == {"SD": 1.0, "mean rank": 1.5}
+
+
+def test_ladder_shows_beside_it_what_has_the_same_likelihood(script):
+    from ddfm.presets import PRESETS
+
+    ladder = script("ladder")
+    for preset in PRESETS.values():
+        names = ladder.beside(preset)
+        assert preset.name in names and ("em-only" in names or f"em-only:{preset.name}" in names)
 
 
 def test_ladder_names_every_configuration_once(script):
     ladder = script("ladder")
     from ddfm.presets import get_preset
 
-    found = list(ladder.distinct(ladder.ladder(get_preset("balanced"), ladder.STEPS, ladder.SAMPLERS, ladder.STARTS)))
+    found = list(ladder.distinct(ladder.ladder(get_preset("balanced"), ladder.RUNGS, ladder.SAMPLERS, ladder.STARTS)))
     assert len({p.name for p in found}) == len(found)
     assert all(p.start is None or p.steps <= p.start + 1 for p in found)
-    assert len([p for p in found if p.start is None]) == len(ladder.STEPS) * len(ladder.SAMPLERS)
+    assert len([p for p in found if p.start is None]) == len(ladder.RUNGS) * len(ladder.SAMPLERS)
 
 
 def test_ladder_wants_a_warm_start(script, pairs, tmp_path, capsys):
@@ -133,21 +230,41 @@ def test_ladder_wants_a_warm_start(script, pairs, tmp_path, capsys):
 # ---- GPU, engines ---------------------------------------------------------------------------------
 
 
-def test_gpu_script_runs_small_on_a_cpu(script, tmp_path):
+def test_gpu_script_runs_small_on_a_cpu(script, tmp_path, monkeypatch):
     gpu, out = script("gpu"), tmp_path / "gpu.json"
-    assert run(gpu, "--device", "cpu", "--small", "--output", out) == 0
+    monkeypatch.setattr("ddfm.bench.run.release_freed_memory", lambda: None)  # a collection for each row takes longest
+    assert run(gpu, "--device", "cpu", "--small", "--presets", "fast", "--output", out) == 0
     found = json.loads(out.read_text())
     assert found["provenance"]["machine"] and found["small"]
     kinds = {(r["network"], r["dtype"], r["channels_last"], r["batch"]) for r in found["rows"]}
-    assert len(kinds) == 2 * 2 * 2 * 2
+    assert len(kinds) == len(found["rows"]) == 2 * 2 * 2 * 2
     for row in found["rows"]:
         assert row["milliseconds_a_pair"] == pytest.approx(1000 * row["seconds"] / row["batch"])
+
+
+def test_gpu_script_says_what_cannot_be_compiled(script):
+    import types
+
+    gpu = script("gpu")
+
+    def pipe(*_, **options):
+        raise ValueError("no C++ compiler\nmore")
+
+    options = types.SimpleNamespace(size=(32, 48), device="cpu", rounds=1)
+    from ddfm.presets import get_preset
+
+    row = gpu.measure(gpu.Case("adm", get_preset("fast"), "float32", True, True, 1), pipe, options)
+    assert row["error"] == "not compiled: no C++ compiler" and row["compiled"]
+    with pytest.raises(ValueError, match="compiler"):
+        gpu.measure(gpu.Case("adm", get_preset("fast"), "float32", True, False, 1), pipe, options)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_gpu_script_says_that_there_is_none(script, tmp_path, capsys):
     assert run(script("gpu"), "--output", tmp_path / "gpu.json") == 2
     assert "no CUDA device" in capsys.readouterr().err
+    assert run(script("gpu"), "--device", "gpu", "--output", tmp_path / "gpu.json") == 2
+    assert "--device" in capsys.readouterr().err
     assert not (tmp_path / "gpu.json").exists()
 
 
@@ -174,11 +291,30 @@ def test_adm_of_the_gpu_script_is_the_papers(script):
 def test_engines_beside_each_other(script, tmp_path):
     engines, out = script("cpu_engines"), tmp_path / "engines.json"
     words = ["--threads", 1, "--rounds", 1, "--size", 32, 48, "--preset", "fast", "--output", out]
-    assert run(engines, *words, "--engines", "channels_last,onnx") == 0
+    assert run(engines, *words, "--engines", "channels_last") == 0
     rows = json.loads(out.read_text())["threads"]["1"]
     assert rows["channels_last"]["difference"]["fused_largest_levels"] < 0.01
     assert rows["channels_last"]["wall"]["median_ratio"] > 0
-    assert "missing" in rows["onnx"] or rows["onnx"]["difference"]["fused_largest_levels"] < 0.01
+
+
+def test_an_engine_that_is_missing_says_so(script, monkeypatch, capsys):
+    engines = script("cpu_engines")
+
+    def missing(unet, size):
+        raise ImportError("No module named 'onnxruntime'")
+
+    monkeypatch.setitem(engines.ENGINES, "onnx", missing)
+    threads = torch.get_num_threads()
+    engines.work("onnx", threads, [32, 48], "fast")
+    assert json.loads(capsys.readouterr().out) == {"missing": "ImportError: No module named 'onnxruntime'"}
+
+
+def test_engines_refuse(script, tmp_path, capsys):
+    engines = script("cpu_engines")
+    assert run(engines, "--engines", "tensorflow") == 2
+    assert "expected some of eager" in capsys.readouterr().err
+    assert run(engines, "--preset", "fats", "--output", tmp_path / "x.json") == 2
+    assert "Did you mean 'fast'" in capsys.readouterr().err
 
 
 def test_engines_criterion(script):
@@ -191,6 +327,46 @@ def test_engines_criterion(script):
     assert not meets(row(1.6, 1.4, 0.2))
     assert not meets(row(1.6, 1.6, 1.2))
     assert not meets({"missing": "no such package"})
+
+
+# ---- seconds --------------------------------------------------------------------------------------
+
+
+def test_step_share_accounts_for_all_of_a_call(script, tmp_path):
+    from ddfm.presets import PRESETS
+
+    module, out = script("step_share"), tmp_path / "share.json"
+    assert run(module, "--calls", 2, "--size", 48, 64, "--output", out) == 0
+    found = json.loads(out.read_text())["presets"]
+    assert set(found) == {name for name, preset in PRESETS.items() if preset.start is not None}
+    for name, row in found.items():
+        series = row["series"]
+        assert len(series["step_seconds"]) == 2 * PRESETS[name].steps  # the first call is not counted
+        parts = np.sum([series[f"{part} seconds"] for part in module.PARTS], axis=0)
+        assert parts == pytest.approx(series["seconds"])
+        assert all(value > 0 for part in module.PARTS for value in series[f"{part} seconds"])
+        assert sum(row["shares"].values()) == pytest.approx(1)
+
+
+def test_step_share_takes_its_clocks_away_again(script):
+    from ddfm.fusion import FuseConfig, Fuser
+    from ddfm.likelihood import FusionLikelihood
+    from ddfm.pipeline import DDFMPipeline
+
+    module = script("step_share")
+    fuser = Fuser(FuseConfig(preset="fast"))
+    before = FusionLikelihood.init, FusionLikelihood.step, DDFMPipeline.__call__, fuser.pipeline.unet.forward
+    with module.watched(fuser, module.Clock()):
+        assert FusionLikelihood.step is not before[1]
+    after = FusionLikelihood.init, FusionLikelihood.step, DDFMPipeline.__call__, fuser.pipeline.unet.forward
+    assert after == before and "_predict" not in vars(fuser.pipeline)
+
+
+def test_step_share_refuses_a_preset_from_noise(script, tmp_path, capsys):
+    assert run(script("step_share"), "--presets", "paper", "--output", tmp_path / "x.json") == 2
+    assert "presets with a warm start" in capsys.readouterr().err
+    assert run(script("step_share"), "--output", tmp_path) == 2
+    assert "a folder, expected a file" in capsys.readouterr().err
 
 
 # ---- the released code ----------------------------------------------------------------------------
@@ -236,14 +412,14 @@ def checkout(tmp_path):
     return folder
 
 
-def test_reference_beside_a_checkout(script, checkout, pairs, tmp_path):
+def test_reference_beside_a_checkout(script, checkout, larger, tmp_path, capsys):
     out = tmp_path / "reference.json"
     before = sorted(p.relative_to(checkout) for p in checkout.rglob("*"))
-    words = [checkout, pairs, "--random", "--presets", "fast", "--rounds", 2, "--output", out]
+    words = [checkout, larger, "--random", "--presets", "fast", "--output", out]
     assert run(script("reference"), *words) == 0
     assert sorted(p.relative_to(checkout) for p in checkout.rglob("*")) == before  # only a copy is written to
     found = json.loads(out.read_text())
-    assert found["pictures"] == ["a", "b_c"] and found["weights"]["random"]
+    assert found["pictures"] == ["a", "b_c"] and found["weights"]["random"] and found["complete"]
     theirs, ours = found["rows"]["reference"], found["rows"]["fast"]
     series = {m: [r["seconds"][n] for r in found["runs"][m] for n in ("a", "b_c")] for m in ("reference", "fast")}
     assert all(s >= 0.29 for s in series["reference"])  # the fake sleeps so long for each picture
@@ -251,8 +427,14 @@ def test_reference_beside_a_checkout(script, checkout, pairs, tmp_path):
     assert ours["times_as_fast"]["median_ratio"] == pytest.approx(np.median(ratios))
     memory = ours["reference_to_own_resident_bytes"]
     assert memory == pytest.approx(theirs["resident_bytes"] / ours["resident_bytes"]) and 0 < memory < 1
-    assert theirs["mean"]["CC" if "CC" in theirs["mean"] else "SCD"] > 0  # the fake's average is scored as such
     assert theirs["mean"].keys() == ours["mean"].keys()
+    deviations = []
+    for name in ("a", "b.c"):  # the fake's average of the cropped sources is what is scored
+        a, b = (np.asarray(Image.open(larger / "mini" / f / f"{name}.png"), float)[:64, :96] for f in ("ir", "vi"))
+        deviations.append(np.floor((a + b) / 2).std())
+    assert theirs["mean"]["SD"] == pytest.approx(np.mean(deviations))
+    ratio = ours["times_as_fast"]["median_ratio"]
+    assert f"takes {ratio:.2f} times as long and {memory:.2f} times the memory" in capsys.readouterr().out
 
 
 def test_reference_measures_by_announcement_or_by_the_file_before(script, tmp_path):
@@ -283,14 +465,60 @@ def test_random_checkpoint_is_what_the_conversion_reads(script, tmp_path):
         assert all(torch.equal(back[name], weights[name]) for name in weights)
 
 
-def test_reference_refuses_with_a_remedy(script, checkout, pairs, tmp_path, capsys):
-    reference = script("reference")
+def test_reference_keeps_what_it_measured(script, checkout, larger, tmp_path, monkeypatch, capsys):
+    reference, out = script("reference"), tmp_path / "reference.json"
+    start, names = reference.run, []
+
+    def stop_at_the_third(name, *rest):
+        names.append(name)
+        if len(names) == 3:
+            raise KeyboardInterrupt
+        return start(name, *rest)
+
+    monkeypatch.setattr(reference, "run", stop_at_the_third)
+    words = [checkout, larger, "--random", "--presets", "fast", "balanced", "--limit", 1, "--output", out]
+    assert run(reference, *words) == 130
+    assert "--output holds what was measured" in capsys.readouterr().err
+    found = json.loads(out.read_text())
+    assert names == ["CHECKOUT", "fast", "balanced"]
+    assert not found["complete"] and set(found["rows"]) == {"reference", "fast"}
+
+
+def test_watched_program_ends_with_its_watch(script, tmp_path, monkeypatch):
+    import subprocess
+
+    reference, started = script("reference"), []
+
+    def stopped(self):
+        started.append(self.process)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(reference.Watch, "_watch", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        reference.Watch([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path)
+    try:
+        assert started[0].wait(timeout=5) != 0
+    except subprocess.TimeoutExpired:
+        pytest.fail("it goes on")
+    started[0].stdout.close()
+
+
+def test_reference_refuses_with_a_remedy(script, checkout, larger, pairs, tmp_path, capsys):
+    reference, out = script("reference"), ("--output", tmp_path / "out.json")
+
+    def refused(*words):
+        assert run(reference, *words, *out) == 2
+        assert not (tmp_path / "out.json").exists()
+        return capsys.readouterr().err
+
+    assert "no folder" in refused(tmp_path / "nowhere", larger, "--random")
+    assert "one of --weights FILE and --random" in refused(checkout, larger)
+    assert "an existing checkpoint" in refused(checkout, larger, "--weights", tmp_path / "none.pt")
+    assert "a of 70x52 pixels, expected 64x64 or more" in refused(checkout, pairs, "--random")
+    assert "Did you mean 'fast'" in refused(checkout, larger, "--random", "--presets", "fats")
     (checkout / "sample.py").write_text("import sys; sys.exit('No module named cv2')")
-    assert run(reference, checkout, pairs, "--random", "--presets", "fast") == 2
-    assert "No module named cv2" in capsys.readouterr().err
-    assert run(reference, checkout, pairs, "--weights", tmp_path / "none.pt") == 2
-    assert "an existing checkpoint" in capsys.readouterr().err
+    assert "No module named cv2" in refused(checkout, larger, "--random", "--presets", "fast")
+    (checkout / "configs/model_config_imagenet.yaml").write_text("a list\n")
+    assert "without num_channels" in refused(checkout, larger, "--random")
     (checkout / "sample.py").unlink()
-    assert run(reference, checkout, pairs, "--random") == 2
-    assert "without sample.py" in capsys.readouterr().err
-    assert run(reference, checkout, pairs) == 2
+    assert "without sample.py" in refused(checkout, larger, "--random")

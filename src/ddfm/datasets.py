@@ -118,7 +118,8 @@ DATASETS: dict[str, KnownDataset] = {
 }
 
 #: Names of a folder of A and of B in "any two folders", lower case, the first match wins.
-_ANY_A = ("ir", "infrared", "thermal", "lwir", "ct", "pet", "spect")
+_SCANS = ("ct", "pet", "spect")
+_ANY_A = ("ir", "infrared", "thermal", "lwir", *_SCANS)
 _ANY_B = ("vi", "vis", "visible", "rgb", "mri", "mr")
 
 
@@ -138,6 +139,11 @@ class PairedData:
     pairs: Mapping[str, Pair]
     unmatched: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def medical(self) -> bool:
+        """Whether the folder of A says that these are scans."""
+        return Path(self.roles[0]).name.lower() in _SCANS
 
     @classmethod
     def from_folders(cls, a: Path, b: Path, name: str = "") -> PairedData:

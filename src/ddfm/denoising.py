@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ddfm.filters import blur
 from ddfm.noise import SMALLEST, complete, unbias
-from ddfm.saliency import blur
 
 __all__ = ["Predict", "clean_sources", "level_of", "turned"]
 

@@ -279,6 +279,7 @@ class Fuser:
             sampler=preset.sampler,
             start=preset.start,
             warm_sweeps=preset.warm_sweeps,
+            start_noise=preset.start_noise,
             luma=preset.luma,
             tile=self._tile(*lumas[0].shape[-2:]),
             noise_std=preset.noise_std,

@@ -57,14 +57,16 @@ def _begin(em: StripEM, preset: Preset, abar: Tensor, first: int, generator: tor
     """x_T from pure noise, or x_t0 from EM without the prior."""
     if preset.start is None:
         return torch.randn((1, em.height, em.width), generator=generator)[None]
-    f = em.mean()
+    f = em.start()
     spare = torch.empty_like(f)
     for _ in range(preset.warm_sweeps):
         f, spare = em.step(f, spare)
     del spare
-    noise = torch.randn((1, em.height, em.width), generator=generator)[None]
     level = float(abar[first])
-    return noise.mul_((1 - level) ** 0.5).add_(f, alpha=level**0.5)
+    if not preset.start_noise:
+        return f.mul_(level**0.5)
+    noise = torch.randn((1, em.height, em.width), generator=generator)[None]
+    return noise.mul_(preset.start_noise * (1 - level) ** 0.5).add_(f, alpha=level**0.5)
 
 
 def _x0(pipeline: DDFMPipeline, x_t: Tensor, t: int, abar: Tensor, tile: int) -> Tensor:

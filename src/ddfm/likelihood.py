@@ -10,8 +10,9 @@ g           (B, 2, H, W)       texture target: psi/2 |grad f - g|^2; grad v in t
 k, u        (B, 1|2, H, W)     splitting variables of the M-step (Eq. 22-27)
 lambda_t    scalar             weight of the prior's x0; 0 in the paper
 sigma_k     (1|B, K, 1, 1)     standard deviation of the source's noise, in units of [-1, 1]; 0 in the paper
+r           scalar             reach: weight of u against k in the splitting; 1 in the paper
 
-With K = 2, a = 1, g = grad v, lambda = 0 this is the paper's likelihood, written for f instead of x.
+With K = 2, a = 1, g = grad v, lambda = 0, r = 1 this is the paper's likelihood, written for f instead of x.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ import torch
 from torch import Tensor
 
 from ddfm._checks import check_batch, check_range, problem
+from ddfm._provenance import later
+from ddfm.levels import ENDS, Overall, offsets, quantile, shift
 from ddfm.noise import noisy_moments
 from ddfm.operators import adjoint, from_spectrum, grad, laplacian_symbol, to_spectrum
 
-__all__ = ["EPSILON", "FusionLikelihood", "FusionState", "Likelihood", "em_alone"]
+__all__ = ["EPSILON", "FusionLikelihood", "FusionState", "Likelihood", "em_alone", "mixture"]
 
 #: Guard of the E-step at f = s, in units of [-1, 1]: |d| becomes sqrt(d^2 + EPSILON^2). An eighth of an
 #: 8-bit grey level, so that it cannot be seen; the released code adds the same 1e-6 to d^2.
@@ -53,7 +56,10 @@ class FusionState:
 
 
 class Likelihood(Protocol):
-    """What the sampler needs of a likelihood; write your own with these two."""
+    """What the sampler needs of a likelihood; write your own with these two.
+
+    With a method start(state) -> (B, 1, H, W) EM without a prior begins there, else at the sources' mean.
+    """
 
     def init(self, sources: Tensor) -> Any:
         """State before the first step, from sources (B, K, H, W) in [-1, 1]; of whatever kind ``step`` takes."""
@@ -67,10 +73,13 @@ class FusionLikelihood:
     """Frozen settings of the likelihood; the defaults are the paper's.
 
     psi, eta: weight of the texture term and of the splitting (Eq. 13, 23), both > 0 (psi = 0: no texture term).
+    reach: k follows the texture target over some sqrt(reach) pixels and f beyond them, > 0; 1 is the paper's.
     sweeps: EM iterations per sampling step, >= 1.
     prior_weight: kappa in lambda_t = 2 kappa snr; 1 is the Bayesian value, 0 the paper's.
-    scale_maps: sources -> a (B, K, H, W) with sum over k = K, see ``ddfm.saliency``; None is a = 1.
-    texture: sources -> g (B, 2, H, W); None is the last source's gradient, the paper's g = grad v.
+    scale_maps: (sources, overall) -> a (B, K, H, W), sum over k = K, see ``ddfm.saliency``; None is a = 1.
+    texture: (sources, a) -> g (B, 2, H, W); None is the last source's gradient, the paper's g = grad v.
+    level: the quantile of a source that is its ordinary brightness. align: how far the sources are brought to a common
+    one before anything is compared, 0 (the paper) to 1; what then lies outside [-1, 1] is shifted back as a whole.
     noise: sigma_k in units of [-1, 1], one for each source; () is no noise.
 
     Raises DDFMError when a setting is out of range.
@@ -80,15 +89,21 @@ class FusionLikelihood:
     eta: float = 0.1
     sweeps: int = 1
     prior_weight: float = 0.0
-    scale_maps: Callable[[Tensor], Tensor] | None = None
-    texture: Callable[[Tensor], Tensor] | None = None
-    noise: tuple[float, ...] = ()
+    scale_maps: Callable[[Tensor, Overall], Tensor] | None = None
+    texture: Callable[[Tensor, Tensor], Tensor] | None = None
+    reach: float = later(1.0)
+    level: float = later(0.5)
+    align: float = later(0.0)
+    noise: tuple[float, ...] = later(())
 
     def __post_init__(self) -> None:
         check_range("psi", self.psi, 0, 1e6)
         check_range("eta", self.eta, 0, 1e6)
         check_range("sweeps", self.sweeps, 1, 10_000)
         check_range("prior_weight", self.prior_weight, 0, 1e6)
+        check_range("reach", self.reach, 0, 1e4, open_low=True)
+        check_range("level", self.level, 0, 1)
+        check_range("align", self.align, 0, 1)
         for sigma in self.noise:
             check_range("noise", sigma, 0, 2)
 
@@ -101,10 +116,11 @@ class FusionLikelihood:
         if sources.shape[1] < 2:
             raise problem("sources", f"{sources.shape[1]} source", "two or more on axis 1")
         guides = sources if guides is None else guides
-        maps = self.scale_maps(guides) if self.scale_maps else sources.new_ones(1, 1, 1, 1)
-        target = to_spectrum(adjoint(self.texture_target(guides)))
+        overall = Overall.of(guides, self.level)
+        maps = self.scale_maps(guides, overall) if self.scale_maps else sources.new_ones(1, 1, 1, 1)
+        target = to_spectrum(adjoint(self.texture_target(guides, maps)))
         return FusionState(
-            sources=sources,
+            sources=self._aligned(sources, maps, overall.level),
             maps=maps,
             gamma=sources.new_ones(*sources.shape[:2], 1, 1),
             target=target,
@@ -112,6 +128,18 @@ class FusionLikelihood:
             symbol=laplacian_symbol(tuple(sources.shape[-2:]), sources.device, sources.dtype),  # type: ignore[arg-type]
             sigma=self._sigma(sources),
         )
+
+    def _aligned(self, sources: Tensor, maps: Tensor, levels: Tensor) -> Tensor:
+        """The sources at a common level, in [-1, 1] as far as their mixture goes."""
+        if not self.align:
+            return sources
+        sources = sources - offsets(levels, self.align)
+        low, high = (quantile(mixture(sources, maps), q) for q in ENDS)
+        return sources + shift(low, high)
+
+    def start(self, state: FusionState) -> Tensor:
+        """Where EM without a prior begins, (B, 1, H, W): the sources' mean, each pixel weighed by its scale map."""
+        return mixture(state.sources, state.maps)
 
     def _sigma(self, sources: Tensor) -> Tensor | None:
         """``noise`` as (1, K, 1, 1); None where no source has any."""
@@ -121,9 +149,9 @@ class FusionLikelihood:
             raise problem("noise", f"{len(self.noise)} values", f"{sources.shape[1]}, one for each source")
         return sources.new_tensor(self.noise).view(1, -1, 1, 1)
 
-    def texture_target(self, sources: Tensor) -> Tensor:
+    def texture_target(self, sources: Tensor, maps: Tensor) -> Tensor:
         """g (B, 2, H, W)."""
-        return self.texture(sources) if self.texture else grad(sources[:, -1:])
+        return self.texture(sources, maps) if self.texture else grad(sources[:, -1:])
 
     def step(self, x0: Tensor, state: FusionState, snr: float) -> tuple[Tensor, FusionState]:
         """``sweeps`` EM iterations from x0 (B, 1, H, W): the estimate f_hat (same shape) and the next state.
@@ -160,7 +188,8 @@ class FusionLikelihood:
 
     def solve_k(self, f: Tensor, state: FusionState) -> tuple[Tensor, Tensor]:
         """k of Eq. 25, and the new U = fft(grad^T u) of Eq. 27; two real FFTs in all."""
-        k_hat = (to_spectrum(f) + state.carried + state.target) / (1 + state.symbol)
+        pull = to_spectrum(f) + self.reach * (state.carried + state.target)
+        k_hat = pull / (1 + self.reach * state.symbol)
         carried = self._shrink * (state.symbol * k_hat - state.target)
         return from_spectrum(k_hat, state.size), carried
 
@@ -180,10 +209,10 @@ class FusionLikelihood:
         snr: float = 0.0,
     ) -> Tensor:
         """Eq. 23 at fixed weights, plus the prior's term, one value per image (B,): what the M-step lowers."""
-        slope = grad(k) - self.texture_target(state.sources)
+        slope = grad(k) - self.texture_target(state.sources, state.maps)
         value = (weights * (f - state.sources).square()).sum((1, 2, 3))
         value = value + self.psi * u.square().sum((1, 2, 3))
-        split = (u - slope).square().sum((1, 2, 3)) + (k - f).square().sum((1, 2, 3))
+        split = self.reach * (u - slope).square().sum((1, 2, 3)) + (k - f).square().sum((1, 2, 3))
         value = value + self._eta / 2 * split
         if x0 is not None:
             value = value + self.prior_weight * snr * (f - x0).square().sum((1, 2, 3))
@@ -211,16 +240,23 @@ class FusionLikelihood:
     @property
     def _shrink(self) -> float:
         """c of u = c (grad k - g) (Eq. 27)."""
-        return self.eta / (2 * self.psi + self.eta) if self.psi > 0 else 0.0
+        coupling = self.eta * self.reach
+        return coupling / (2 * self.psi + coupling) if self.psi > 0 else 0.0
+
+
+def mixture(sources: Tensor, maps: Tensor) -> Tensor:
+    """sum_k a_k s_k / K, (B, 1, H, W)."""
+    return (maps * sources).mean(1, keepdim=True)
 
 
 def em_alone(likelihood: Likelihood, sources: Tensor, sweeps: int) -> tuple[Tensor, Any]:
-    """EM without the prior, ``sweeps`` steps from the sources' mean: f (B, 1, H, W) and the state reached.
+    """EM without the prior, ``sweeps`` steps from its start: f (B, 1, H, W) and the state reached.
 
     The ablation I of the paper's Table 2, and the starting point of a warm start.
     """
     state = likelihood.init(sources)
-    f = sources.mean(1, keepdim=True)
+    start = getattr(likelihood, "start", None)
+    f = start(state) if start else sources.mean(1, keepdim=True)
     for _ in range(sweeps):
         f, state = likelihood.step(f, state, 0.0)
     return f, state

@@ -61,8 +61,7 @@ def check_noise_std(value: NoiseStd) -> str | tuple[float, ...] | Tensor | None:
     """``value`` as None, "auto", a tuple or a (B, K) tensor; text such as "0.06,0.02" is read. Raises DDFMError."""
     if value is None or (isinstance(value, str) and value == _AUTO):
         return value
-    whole = isinstance(value, Tensor) and value.ndim == 2
-    values = value.flatten().tolist() if isinstance(value, Tensor) and whole else _numbers(value)
+    values = value.flatten().tolist() if isinstance(value, Tensor) and value.ndim == 2 else _numbers(value)
     for one in values:
         try:
             check_range("noise_std", one, 0, MOST)
@@ -70,7 +69,7 @@ def check_noise_std(value: NoiseStd) -> str | tuple[float, ...] | Tensor | None:
             grey = one == one and one > MOST
             hint = f"In grey levels of 255? Then {one / 255:.3g}." if grey else "0 is no noise."
             raise problem("noise_std", f"{one:g}", f"a number in [0, {MOST:g}], of a range of 1", hint) from error
-    return value if isinstance(value, Tensor) and whole else tuple(values)
+    return value if isinstance(value, Tensor) and value.ndim == 2 else tuple(values)
 
 
 def _numbers(value: Any) -> list[float]:
@@ -83,7 +82,7 @@ def _numbers(value: Any) -> list[float]:
     except (TypeError, ValueError):
         found = []
     if not found or isinstance(value, bool):
-        raise problem("noise_std", repr(value), 'numbers such as 0.06 or 0.06,0.02, or "auto"')
+        raise problem("noise_std", " ".join(repr(value).split()), 'numbers such as 0.06 or 0.06,0.02, or "auto"')
     return found
 
 
@@ -107,7 +106,8 @@ def deviations(noise_std: str | tuple[float, ...] | Tensor | None, sources: Tens
 def noisy_moments(square: Tensor, maps: Tensor, gamma: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
     """W = a E[1 / (m + sigma^2)] and E[m] of the posterior of m, each (B, K, H, W).
 
-    square: (f - s)^2 > 0. maps: a. A sigma below ``SMALLEST`` counts as that; W and E[m] are then those without noise.
+    square: (f - s)^2 > 0. maps: a. A sigma below ``SMALLEST`` counts as that; W and E[m] are then those without noise
+    wherever d' is some times larger.
     """
     sigma = sigma.clamp(min=SMALLEST)
     centre = sigma / gamma.sqrt()
@@ -120,9 +120,7 @@ def noisy_moments(square: Tensor, maps: Tensor, gamma: Tensor, sigma: Tensor) ->
     mean = gamma / 2 + gamma.sqrt() * sigma * (slope_q / total + slope_p / total)
     # (erfcx(q) - erfcx(p)) / (4 delta) is the mean of D over [q, p]: by Simpson's rule where the difference cancels
     _, slope_c = _erfcx_and_slope(centre)
-    short = (
-        torch.finfo(square.dtype).eps ** 0.2
-    )  # where the rule's error, delta^4, is that of the difference, eps / delta
+    short = torch.finfo(square.dtype).eps ** 0.2  # the rule's error, delta^4, is there the difference's, eps / delta
     average = torch.where(
         delta < short * (1 + centre),
         (slope_q + 4 * slope_c + slope_p) / 6,
@@ -180,10 +178,8 @@ def complete(sources: Tensor, level: Tensor, sigma: Tensor, uniform: Tensor) -> 
 
     def beyond(excess: Tensor) -> Tensor:
         """excess - sigma |tail|: a draw of N(excess, sigma^2) given that it is negative."""
-        share = torch.special.ndtr(-excess / sigma) * uniform
-        return torch.minimum(
-            excess + sigma * torch.special.ndtri(share.clamp(1e-6, 1 - 1e-6)), torch.zeros_like(excess)
-        )
+        share = (torch.special.ndtr(-excess / sigma) * uniform).clamp(1e-6, 1 - 1e-6)
+        return (excess + sigma * torch.special.ndtri(share)).clamp(max=0)
 
     black = sources <= -1 + 1 / 255
     white = sources >= 1 - 1 / 255

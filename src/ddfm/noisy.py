@@ -7,6 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from ddfm._checks import problem
 from ddfm.noise import check_noise_std, deviations
 from ddfm.presets import Preset
 
@@ -23,7 +24,8 @@ def with_noise(preset: Preset, noise_std: str | float | tuple[float, ...] | None
     Raises DDFMError for a value out of range.
     """
     noise = check_noise_std(noise_std)
-    assert not isinstance(noise, Tensor)
+    if isinstance(noise, Tensor):
+        raise problem("noise_std", f"a tensor {tuple(noise.shape)}", "numbers", "A tensor (B, K) is for the pipeline.")
     if noise is None or (not isinstance(noise, str) and not any(noise)):
         return preset
     draws = min(2 * preset.steps, MOST_DRAWS) if draws is None else draws

@@ -83,6 +83,7 @@ class DDFMPipeline(DiffusionPipeline):
         sigma: float = 0.0,
         start: int | None = None,
         warm_sweeps: int = 1,
+        start_noise: float = 1.0,
         luma: str = "full",
         tile: int | None = None,
         noise_std: NoiseStd = None,
@@ -95,7 +96,8 @@ class DDFMPipeline(DiffusionPipeline):
         num_inference_steps: network evaluations. likelihood: default ``FusionLikelihood()``, the paper's.
         sampler: one of ``SAMPLERS``; sigma: noise of "eq5" in units of DDPM's, 0 to 1.
         start: None samples from pure noise (the paper); a timestep t0 < T starts from the fusion without the
-        prior (``warm_sweeps`` EM iterations), noised to t0 (CCDF, SDEdit).
+        prior (``warm_sweeps`` likelihood steps), noised to t0 (CCDF, SDEdit). start_noise: how much of that noise is
+        drawn, 0 to 1; with 0 the prior takes away what looks like noise of t0 and nothing has to be found again.
         luma: of an RGB prior, the BT.601 range in which it meets the sources: "full", or "studio" as the released code.
         tile: the network sees at most so many pixels a side at a time, a quarter shared with its neighbours; EM always
         sees the whole image. None: the whole image at once.
@@ -116,7 +118,8 @@ class DDFMPipeline(DiffusionPipeline):
         abar = self._alpha_bar()
         stack = self._clean(stack, noise_std, draws, tile, generators)
         first = None if start is None else int(sampling.timesteps[0])
-        x_t, state = self._begin(likelihood, stack, first, warm_sweeps, generators)
+        check_range("start_noise", start_noise, 0, 1)
+        x_t, state = self._begin(likelihood, stack, first, warm_sweeps, start_noise, generators)
         for i, t in enumerate(self.progress_bar(sampling.timesteps)):
             level = abar[t]
             x0 = self._predict(x_t, t, level, tile).clamp(-1, 1)  # Eq. 4
@@ -186,6 +189,7 @@ class DDFMPipeline(DiffusionPipeline):
         stack: Tensor,
         first: int | None,
         warm_sweeps: int,
+        start_noise: float,
         generators: list[torch.Generator],
     ) -> tuple[Tensor, Any]:
         """x_T from pure noise (line 1), or x_t0 from the fusion without the prior."""
@@ -195,7 +199,7 @@ class DDFMPipeline(DiffusionPipeline):
         if first is None:
             return noise, likelihood.init(stack)
         f, state = em_alone(likelihood, stack, check_range_int("warm_sweeps", warm_sweeps))
-        return add_noise(f.expand_as(noise), noise, self._alpha_bar()[first]), state
+        return add_noise(f.expand_as(noise), start_noise * noise, self._alpha_bar()[first]), state
 
     def _check_tile(self, tile: int | None) -> None:
         if tile is not None:

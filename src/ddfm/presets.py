@@ -12,11 +12,12 @@ import json
 from typing import Any
 
 from ddfm._checks import check_choice, check_range
+from ddfm._provenance import later, settings_of
 from ddfm.likelihood import FusionLikelihood, Likelihood
 from ddfm.released import ReleasedLikelihood
 from ddfm.saliency import LocalSaliency, StrongestGradient
 
-__all__ = ["DEFAULT_PRESET", "PRESETS", "Preset", "get_preset", "settings_hash"]
+__all__ = ["DEFAULT_PRESET", "MEDICAL", "PRESETS", "Preset", "get_preset", "settings_hash"]
 
 DEFAULT_PRESET = "balanced"
 
@@ -25,10 +26,9 @@ DEFAULT_PRESET = "balanced"
 class Preset:
     """Everything that shapes a picture, but prior, seed and sources.
 
-    steps: network evaluations. start: timestep of a warm start, None for pure noise. warm_sweeps: EM iterations
-    before it. sampler: see ``ddfm.sampling.SAMPLERS``. dtype: of the network. summary: for people.
-    luma: see ``DDFMPipeline``. tone: stretch of the result, where the user names none. noise_std, draws: see
-    ``ddfm.noisy``.
+    steps: network evaluations. start: timestep of a warm start, None for pure noise. warm_sweeps: likelihood steps
+    before it. sampler: see ``ddfm.sampling.SAMPLERS``. dtype: of the network. summary: for people. luma, start_noise:
+    see ``DDFMPipeline``. tone: stretch of the result, where the user names none. noise_std, draws: see ``ddfm.noisy``.
     """
 
     name: str
@@ -40,10 +40,11 @@ class Preset:
     warm_sweeps: int = 0
     dtype: str = "float32"
     summary: str = ""
-    luma: str = "full"
-    tone: str = "none"
-    noise_std: str | tuple[float, ...] | None = None
-    draws: int = 0
+    luma: str = later("full")
+    tone: str = later("none")
+    start_noise: float = later(1.0)
+    noise_std: str | tuple[float, ...] | None = later(None)
+    draws: int = later(0)
 
     @property
     def label(self) -> str:
@@ -53,34 +54,20 @@ class Preset:
     def with_steps(self, steps: int) -> Preset:
         """The same with another number of network evaluations, 1 to 1000.
 
-        A warm start too short for them begins with more noise, 10 timesteps for each step after the first.
+        A warm start too short for them begins with more noise, 10 timesteps for each step after the first, and all of
+        it is drawn.
         """
         check_range("steps", steps, 1, 1000)
-        start = self.start
-        if start is not None and steps > start + 1:
-            start = min(999, max(10 * (steps - 1), start))
-        return dataclasses.replace(self, steps=steps, start=start)
+        if self.start is None or steps <= self.start + 1:
+            return dataclasses.replace(self, steps=steps)
+        start = min(999, max(10 * (steps - 1), self.start))
+        return dataclasses.replace(self, steps=steps, start=start, start_noise=1.0)
 
     def settings(self) -> dict[str, Any]:
         """Plain values for JSON; callables by their class and fields."""
-        plain: dict[str, Any] = _plain(self)
-        del plain["summary"]
-        for later in (
-            "luma",
-            "tone",
-            "noise_std",
-            "draws",
-        ):  # left out at their defaults, so that hashes from before them stay
-            if plain[later] == getattr(Preset, later):
-                del plain[later]
+        plain = settings_of(self)
+        del plain["class"], plain["summary"]
         return plain
-
-
-def _plain(value: Any) -> Any:
-    if not dataclasses.is_dataclass(value):
-        return list(value) if isinstance(value, tuple) else value
-    fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    return fields if isinstance(value, Preset) else {"class": type(value).__name__, **fields}
 
 
 def settings_hash(settings: dict[str, Any], weights_sha256: str) -> str:
@@ -89,42 +76,42 @@ def settings_hash(settings: dict[str, Any], weights_sha256: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-_SALIENCY = LocalSaliency()
+#: Thermal and visible: levels brought together, saliency decides what is bright, the visible's texture favoured.
+_INFRARED = FusionLikelihood(
+    psi=250.0,
+    eta=80.0,
+    reach=5.0,
+    sweeps=2,
+    scale_maps=LocalSaliency(),
+    texture=StrongestGradient(gains=(1.0, 3.5), power=0.5),
+    align=0.7,
+)
 
 
-def _general(eta: float, gain: float) -> FusionLikelihood:
-    """Saliency decides what is bright, a weighed comparison of gradients whose texture is taken.
+#: A scan and an MRI: black stays black, so levels move less, and what is brighter than most of the scene counts.
+_MEDICAL = FusionLikelihood(
+    psi=250.0,
+    eta=80.0,
+    reach=8.0,
+    sweeps=1,
+    scale_maps=LocalSaliency(detail=0.0, power=1.4, glare=0.0),
+    texture=StrongestGradient(gains=(1.0, 1.6)),
+    level=0.64,
+    align=0.3,
+)
 
-    Texture is the visible image's wherever it has any: lengths are compared over a neighbourhood, ``gain`` to 1. On
-    a hot target the saliency outweighs that, so that a person keeps its outline.
-    """
-    texture = StrongestGradient(gains=(1.0, gain), sigma=6.0, saliency=_SALIENCY, power=0.35)
-    return FusionLikelihood(psi=50.0, eta=eta, sweeps=3, scale_maps=_SALIENCY, texture=texture)
+
+def _warm(name: str, version: int, steps: int, warm: int, likelihood: FusionLikelihood, summary: str) -> Preset:
+    """From EM alone at noise of 1 or 2 grey levels, none of which is drawn: docs/experiments.md says why."""
+    return Preset(name, version, steps, likelihood, start=steps - 1, start_noise=0.0, warm_sweeps=warm, summary=summary)
 
 
 PRESETS = {
     preset.name: preset
     for preset in (
-        # t0 = 1 is noise of 2 grey levels: on clean sources more of it costs texture (docs/results.md).
-        # eta and gain: what keeps both sources on all development folders, tuned for each preset's number of sweeps
-        Preset(
-            "balanced",
-            version=2,
-            steps=2,
-            likelihood=_general(eta=74.0, gain=7.0),
-            start=1,
-            warm_sweeps=1,
-            summary="the default: saliency and strongest texture, short warm start",
-        ),
-        Preset(
-            "fast",
-            version=2,
-            steps=1,
-            likelihood=_general(eta=78.0, gain=8.0),
-            start=1,
-            warm_sweeps=2,
-            summary="one network evaluation",
-        ),
+        _warm("balanced", 3, 2, 1, _INFRARED, "the default, for thermal and visible"),
+        _warm("fast", 3, 1, 1, _INFRARED, "the same with one network evaluation"),
+        _warm("medical", 1, 1, 2, _MEDICAL, "for CT, PET or SPECT with MRI"),
         Preset(
             "paper",
             version=1,
@@ -143,6 +130,10 @@ PRESETS = {
         ),
     )
 }
+
+
+#: What to take for medical images in place of settings for thermal and visible.
+MEDICAL = {"balanced": "medical", "fast": "medical"}
 
 
 def get_preset(name: str) -> Preset:

@@ -7,9 +7,9 @@ t         (1, 1, H, W)    half        grad^T g
 p         (1, 1, H, W)    half        grad^T u of the last sweep
 gamma     (1, K, 1, 1)    float32     scales: global, one value for the whole image
 
-Scale maps and texture target are local, so they are computed block by block, with a margin as wide as their blurs. The
-k-solve runs in strips with ``MARGIN`` more rows on each side, taken round the image: its kernel falls to 2e-6 at 12
-pixels.
+Scale maps and texture target are local, so they are computed block by block, with a margin as wide as they reach. The
+k-solve runs in strips with ``margin(reach)`` more rows on each side, taken round the image: its kernel falls to 1e-6.
+What is global, levels and the shift that keeps a picture in range, comes from the same lattice as elsewhere.
 """
 
 from __future__ import annotations
@@ -21,17 +21,22 @@ import torch
 from torch import Tensor
 
 from ddfm.color import Plane
-from ddfm.likelihood import EPSILON, FusionLikelihood
+from ddfm.levels import ENDS, Overall, lattice_step, offsets, quantile_of_all, shift
+from ddfm.likelihood import EPSILON, FusionLikelihood, mixture
 from ddfm.operators import adjoint, from_spectrum, grad, laplacian_symbol, to_spectrum
 from ddfm.saliency import LocalSaliency, StrongestGradient
 
-__all__ = ["MARGIN", "StripEM", "supported"]
+__all__ = ["StripEM", "margin", "supported"]
 
-MARGIN = 17  # rows: 16 for the k-solve, one for the gradient
 ALIGN = (
     240  # strips and blocks are multiples of it, so that cells of every coarse blur up to 5 x 5 or 8 x 8 begin alike
 )
 BLOCK = 5 * ALIGN  # a side: torch's convolutions hold one channel as sixteen, so a strip would take a gigabyte
+
+
+def margin(reach: float) -> int:
+    """Rows beyond which (1 + reach grad^T grad)^-1 is below 1e-6, and one for the gradient."""
+    return math.ceil(math.log(1e6) / math.acosh(1 + 1 / (2 * reach))) + 1
 
 
 def supported(likelihood: object) -> bool:
@@ -64,11 +69,32 @@ class StripEM:
             torch.empty(1, len(self.sources), *shape[2:], dtype=torch.float16) if likelihood.scale_maps else None
         )
         self.target = torch.empty(shape, dtype=torch.float16)
+        self.offsets = torch.zeros_like(self.gamma)
+        self.overall = Overall.of_lattice(self._lattice(), likelihood.level)
+        self.margin = margin(likelihood.reach)
         for top in range(0, self.height, block):
             for left in range(0, self.width, block):
                 self._prepare(slice(top, min(top + block, self.height)), slice(left, min(left + block, self.width)))
         self.carried = torch.zeros(shape, dtype=torch.float16)
         self._carry_next = torch.zeros(shape, dtype=torch.float16)
+        self._align()
+
+    def _lattice(self) -> Tensor:
+        """The sources' pixels that quantiles look at, (1, K, h, w) in [-1, 1]."""
+        step = lattice_step(self.height, self.width)
+        rows = [self.stack(row, row + 1)[..., ::step] for row in range(0, self.height, step)]
+        return torch.cat(rows, 2)
+
+    def _align(self) -> None:
+        """What is taken off each source from now on: see ``FusionLikelihood.init``."""
+        if not self.likelihood.align:
+            return
+        step = lattice_step(self.height, self.width)
+        own = offsets(self.overall.level, self.likelihood.align)
+        maps = self.maps[..., ::step, ::step].float() if self.maps is not None else torch.ones(1, 1, 1, 1)
+        start = mixture(self._lattice() - own, maps)
+        low, high = (quantile_of_all(start, q) for q in ENDS)
+        self.offsets = own - shift(low, high)
 
     def strips(self) -> Iterator[tuple[int, int]]:
         """(first row, row after the last) of each strip."""
@@ -76,33 +102,35 @@ class StripEM:
             yield top, min(top + self.rows, self.height)
 
     def stack(self, top: int, bottom: int) -> Tensor:
-        """Sources (1, K, rows, W) in [-1, 1]."""
-        return torch.cat([s.luma(top, bottom) for s in self.sources], 1) * 2 - 1
+        """Sources (1, K, rows, W) in [-1, 1], aligned once the offsets are known."""
+        return torch.cat([s.luma(top, bottom) for s in self.sources], 1) * 2 - 1 - self.offsets
 
-    def mean(self) -> Tensor:
-        """Where EM without a prior begins: the sources' mean, (1, 1, H, W)."""
-        f = torch.zeros(1, 1, self.height, self.width)
+    def start(self) -> Tensor:
+        """Where EM without a prior begins, (1, 1, H, W)."""
+        f = torch.empty(1, 1, self.height, self.width)
         for top, bottom in self.strips():
-            part = f[..., top:bottom, :]
-            for source in self.sources:
-                part.add_(source.luma(top, bottom), alpha=2 / len(self.sources))
-        return f.sub_(1)
+            f[..., top:bottom, :] = mixture(self.stack(top, bottom), self._maps(top, bottom))
+        return f
+
+    def _maps(self, top: int, bottom: int) -> Tensor:
+        """Scale maps of a strip; 1 without any."""
+        return torch.ones(1, 1, 1, 1) if self.maps is None else self.maps[..., top:bottom, :].float()
 
     def _reach(self) -> int:
         """Pixels that maps and target look beyond their own, a multiple of every coarse cell."""
-        blurs = [self.likelihood.scale_maps, getattr(self.likelihood.texture, "saliency", None)]
-        sigmas = [s.background + 2 * s.window for s in blurs if isinstance(s, LocalSaliency)]
-        texture = getattr(self.likelihood.texture, "sigma", 0.0)
-        return math.ceil((3.5 * (max(sigmas, default=0.0) + texture) + 16) / ALIGN) * ALIGN
+        maps = self.likelihood.scale_maps
+        return math.ceil(maps.reach / ALIGN) * ALIGN if isinstance(maps, LocalSaliency) else ALIGN
 
     def _prepare(self, rows: slice, columns: slice) -> None:
         """Scale maps and grad^T g of one block."""
         high, wide = _around(rows, self._reach(), self.height), _around(columns, self._reach(), self.width)
         stack = self.stack(high.start, high.stop)[..., wide].contiguous()
         inside = (..., _within(rows, high), _within(columns, wide))
+        maps = torch.ones(1, 1, 1, 1)
         if self.maps is not None and self.likelihood.scale_maps is not None:
-            self.maps[..., rows, columns] = self.likelihood.scale_maps(stack)[inside].half()
-        g = self.likelihood.texture_target(stack)
+            maps = self.likelihood.scale_maps(stack, self.overall)
+            self.maps[..., rows, columns] = maps[inside].half()
+        g = self.likelihood.texture_target(stack, maps)
         # the block's gradient wraps at its own end; the image's wraps from its last row and column to the first
         if high.stop == self.height:
             g[:, :1, -1:] = self._last_row(wide)
@@ -146,8 +174,7 @@ class StripEM:
             k, carried = self._solve_k(f, top, bottom)
             stack = self.stack(top, bottom)
             weights = self._weights(f[..., top:bottom, :], stack, top, bottom)
-            share = self.maps[..., top:bottom, :].float() if self.maps is not None else 1.0
-            total += (share / weights).sum((2, 3), keepdim=True, dtype=torch.float64)
+            total += (self._maps(top, bottom) / weights).sum((2, 3), keepdim=True, dtype=torch.float64)
             out[..., top:bottom, :] = self._solve_f(weights, k, stack)
             self._carry_next[..., top:bottom, :] = carried.half()
         self.gamma = (total / (self.height * self.width)).float() + self.gamma / 2  # Eq. 31
@@ -156,18 +183,17 @@ class StripEM:
     def _weights(self, f: Tensor, stack: Tensor, top: int, bottom: int) -> Tensor:
         """E-step of a strip (Eq. 16)."""
         square = (f - stack).square() + EPSILON**2
-        share = self.maps[..., top:bottom, :].float() if self.maps is not None else 1.0
-        return (2 * share / (self.gamma * square)).sqrt()
+        return (2 * self._maps(top, bottom) / (self.gamma * square)).sqrt()
 
     def _solve_k(self, f: Tensor, top: int, bottom: int) -> tuple[Tensor, Tensor]:
         """k and the new grad^T u of a strip (Eq. 25, 27)."""
-        rows = torch.arange(top - MARGIN, bottom + MARGIN) % self.height
-        target = self.target.index_select(2, rows).float()
-        right = f.index_select(2, rows) + self.carried.index_select(2, rows).float() + target
+        rows = torch.arange(top - self.margin, bottom + self.margin) % self.height
+        reach, target = self.likelihood.reach, self.target.index_select(2, rows).float()
+        right = f.index_select(2, rows) + reach * (self.carried.index_select(2, rows).float() + target)
         size = (right.shape[-2], right.shape[-1])
-        k = from_spectrum(to_spectrum(right) / (1 + laplacian_symbol(size)), size)
+        k = from_spectrum(to_spectrum(right) / (1 + reach * laplacian_symbol(size)), size)
         carried = self.likelihood._shrink * (adjoint(grad(k)) - target)
-        inside = slice(MARGIN, size[0] - MARGIN)
+        inside = slice(self.margin, size[0] - self.margin)
         return k[..., inside, :], carried[..., inside, :]
 
     def _solve_f(self, weights: Tensor, k: Tensor, stack: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 from ddfm._checks import DDFMError
 from ddfm.metrics.table import METRICS
 
-__all__ = ["against_time", "bars", "heatmap", "radar", "scatter"]
+__all__ = ["against_time", "bars", "heatmap", "lines", "radar", "scatter"]
 
 Means = Mapping[str, Mapping[str, float | None]]  # method -> metric -> mean
 Points = Sequence[tuple[float, Mapping[str, float | None], str]]  # seconds, metric -> value, label
@@ -122,26 +122,116 @@ def scatter(images: Images, x: str, y: str, title: str) -> bytes:
     return _png(figure)
 
 
-def against_time(curves: Mapping[str, Points], panels: Sequence[str], title: str) -> bytes:
-    """Quality against seconds, one panel for each metric or "mean rank"; a curve of one point is a method by itself."""
+def against_time(curves: Mapping[str, Points], singles: Points, panels: Sequence[str], title: str) -> bytes:
+    """Quality against seconds, one panel for each metric or "mean rank", better always above.
+
+    curves: one colour for each first word of a label, dashed where it ends in "noise"; a point's note (network
+    evaluations) stands once, above the panel, at a thin line through all points that have it. singles: (seconds,
+    values, name) of methods by themselves; one far faster than every curve is a dotted line with its seconds.
+    """
     columns = min(2, len(panels))
-    figure, grid = _figure(-(-len(panels) // columns), columns, (1.8 + 6 * columns, 4.2 * -(-len(panels) // columns)))
+    rows = -(-len(panels) // columns)
+    figure, grid = _figure(rows, columns, (2.2 + 6.4 * columns, 0.4 + 4.6 * rows))
     for axes, panel in zip(grid.flat, panels, strict=False):
-        for k, (label, points) in enumerate(curves.items()):
-            x, y = [p[0] for p in points], [_number(p[1].get(panel)) for p in points]
-            line = "none" if len(points) == 1 else "-"
-            color, mark = _color(list(curves), label), _MARKS[k % len(_MARKS)]
-            axes.plot(x, y, ls=line, lw=1.2, marker=mark, ms=5, color=color, label=label)
-            for (_, _, note), a, b in zip(points, x, y, strict=True):
-                axes.annotate(note, (a, b), fontsize=6, xytext=(3, 3), textcoords="offset points")
-        axes.set_xscale("log")
-        better = METRICS[panel].arrow if panel in METRICS else "\u2193"
-        axes.set(xlabel="seconds an image", ylabel=f"{panel} {better}")
-        axes.grid(alpha=0.3)
+        _draw_curves(axes, curves, panel)
+        _draw_singles(axes, singles, panel, min((p[0] for c in curves.values() for p in c), default=0.0) / 3)
+        better = "lower is better, axis turned" if _lower_is_better(panel) else METRICS[panel].arrow
+        axes.set(xlabel="seconds an image", ylabel=f"{panel} ({better})" if len(better) > 1 else f"{panel} {better}")
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     figure.suptitle(title, fontsize=10)
     grid[0, -1].legend(loc="upper left", bbox_to_anchor=(1.02, 1), fontsize=8)
+    return _png(figure)
+
+
+def _plain_log(axes: Any) -> None:
+    """A logarithmic x axis with plain numbers at 1, 2 and 5 of each decade."""
+    from matplotlib.ticker import LogLocator
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(lambda value, _: "")
+
+
+def _lower_is_better(panel: str) -> bool:
+    return panel not in METRICS or METRICS[panel].direction < 0
+
+
+def _draw_curves(axes: Any, curves: Mapping[str, Points], panel: str) -> None:
+    words = list(dict.fromkeys(label.split()[0] for label in curves))
+    places: dict[str, list[float]] = {}
+    for label, points in curves.items():
+        place = words.index(label.split()[0])
+        style = {"ls": "--", "mfc": "white"} if label.endswith("noise") else {"ls": "-"}
+        x, y = [p[0] for p in points], [_number(p[1].get(panel)) for p in points]
+        axes.plot(x, y, lw=1.3, marker=_MARKS[place], ms=5, color=_COLORS[place], label=label, **style)
+        for seconds, _, note in points:
+            places.setdefault(note, []).append(seconds)
+    _plain_log(axes)
+    axes.grid(alpha=0.25, axis="y")
+    if _lower_is_better(panel):
+        axes.invert_yaxis()
+    for note, known in places.items():
+        middle = math.exp(float(np.mean(np.log(known))))
+        axes.axvline(middle, color="#999999", lw=0.5, alpha=0.5, zorder=0)
+        axes.text(middle, 1.01, note, transform=axes.get_xaxis_transform(), ha="center", fontsize=7, color="#555555")
+
+
+def _draw_singles(axes: Any, singles: Points, panel: str, fast: float) -> None:
+    """Names beside their points, or at the left end of their lines, moved apart where they would lie on each other."""
+    known = [(x, y, name) for x, row, name in singles if math.isfinite(y := _number(row.get(panel)))]
+    for k, (x, y, _) in enumerate(known):
+        color = _COLORS[-1 - k % 8]
+        if x < fast:
+            axes.axhline(y, color=color, lw=0.9, ls=":", zorder=0)
+        else:
+            axes.plot([x], [y], marker="*", ms=10, ls="none", color="#222222", zorder=4)
+    paper = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5}
+    axes.margins(x=0.1)  # names are written to the right of points
+    axes.get_xlim(), axes.get_ylim()  # which settles them, as heights below need
+    for left, group in ((True, [p for p in known if p[0] < fast]), (False, [p for p in known if p[0] >= fast])):
+        heights = _apart([axes.transAxes.inverted().transform(axes.transData.transform(p[:2]))[1] for p in group])
+        for (x, y, name), height in zip(group, heights, strict=True):
+            if left:
+                text = f"{name} ({x:.2g} s)"
+                axes.text(0.01, height, text, transform=axes.transAxes, va="center", fontsize=7, bbox=paper)
+            else:
+                inside = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[0] < 0.8
+                offset = {"xytext": (6 if inside else -6, -9), "ha": "left" if inside else "right"}
+                options = {"textcoords": "offset points", "fontsize": 7, "weight": "bold", "bbox": paper}
+                axes.annotate(name, (x, y), **offset, **options)
+
+
+def _apart(heights: Sequence[float], gap: float = 0.032) -> list[float]:
+    """The same heights, in the order given, moved up as far as it takes to lie ``gap`` from each other."""
+    moved = list(heights)
+    below = -math.inf
+    for k in sorted(range(len(moved)), key=lambda k: moved[k]):
+        moved[k] = max(moved[k], below + gap)
+        below = moved[k]
+    return moved
+
+
+def lines(curves: Mapping[str, Points], panels: Sequence[str], title: str, along: str) -> bytes:
+    """Each panel's metric along a number, which is a point's first entry; notes stand at the points."""
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, grid = _figure(rows, columns, (0.6 + 5.4 * columns, 0.4 + 3.6 * rows))
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        for k, (label, points) in enumerate(curves.items()):
+            y = [_number(p[1].get(panel)) for p in points]
+            axes.plot([p[0] for p in points], y, lw=1.3, marker=_MARKS[k], ms=5, color=_COLORS[k], label=label)
+            for (x, _, note), height in zip(points, y, strict=True):
+                axes.annotate(note, (x, height), xytext=(4, 4), textcoords="offset points", fontsize=7)
+        if _lower_is_better(panel):
+            axes.invert_yaxis()
+        _plain_log(axes)
+        axes.set(xlabel=along, ylabel=panel + (" (lower is better, axis turned)" if _lower_is_better(panel) else ""))
+        axes.grid(alpha=0.3)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    figure.suptitle(title, fontsize=10)
     return _png(figure)
 
 

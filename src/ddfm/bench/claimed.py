@@ -1,4 +1,4 @@
-"""Rows that others print: the paper's Tables 1 to 3, and any file of rows measured elsewhere. Shown, never ranked."""
+"""Rows that others print: the paper's Tables 1 to 3, CDDFuse's, and any file of rows measured elsewhere."""
 
 from __future__ import annotations
 
@@ -11,31 +11,36 @@ from typing import Any
 from ddfm._checks import problem
 from ddfm.metrics.table import METRICS
 
-__all__ = ["claimed_ablation", "claimed_rows", "read_rows"]
+__all__ = ["claimed_ablation", "claimed_rows", "is_medical", "read_rows"]
 
-_FILE = Path(__file__).parent / "data" / "paper_tables.json"
+_DATA = Path(__file__).parent / "data"
 #: How a data set of ours is called in the paper; a name begins with the key, lower case.
 _PAPER_NAMES = {"msrs": "MSRS", "m3fd": "M3FD", "roadscene": "RoadScene", "tno": "TNO"}
 _MEDICAL = ("mri", "harvard")
+_FILES = ("paper_tables.json", "printed_rows.json")  # in the same six metrics
 
 
 @functools.cache
-def _tables() -> dict[str, Any]:
-    tables: dict[str, Any] = json.loads(_FILE.read_text("utf-8"))
+def _tables(file: str = "paper_tables.json") -> dict[str, Any]:
+    tables: dict[str, Any] = json.loads((_DATA / file).read_text("utf-8"))
     return tables
 
 
-def claimed_rows(dataset: str) -> dict[str, dict[str, float]]:
-    """The paper's rows for a data set by its name, in its six metrics; empty where it has none.
+def is_medical(dataset: str) -> bool:
+    """By its name."""
+    return dataset.lower().startswith(_MEDICAL)
 
-    They are of the paper's own test pairs and of its own evaluator: to stand beside, not to compare to the last digit.
+
+def claimed_rows(dataset: str) -> dict[str, dict[str, float]]:
+    """The paper's rows for a data set by its name, in its six metrics, and CDDFuse's; empty where there are none.
+
+    They are of the authors' own test pairs and evaluator: to stand beside, not to compare to the last digit.
     """
-    name = dataset.lower()
-    if name.startswith(_MEDICAL):
+    if is_medical(dataset):
         rows = _tables()["mif"]["Harvard"]
     else:
-        paper = next((title for key, title in _PAPER_NAMES.items() if name.startswith(key)), None)
-        rows = _tables()["ivf"][paper] if paper else {}
+        paper = next((title for key, title in _PAPER_NAMES.items() if dataset.lower().startswith(key)), "")
+        rows = {k: v for file in _FILES for k, v in _tables(file)["ivf"].get(paper, {}).items()}
     return {method: _row(values) for method, values in rows.items()}
 
 

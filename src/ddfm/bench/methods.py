@@ -14,9 +14,10 @@ from torch import Tensor
 from ddfm._checks import DDFMError, check_choice, problem
 from ddfm.admm import AdmmLikelihood
 from ddfm.bench import baselines
+from ddfm.datasets import PairedData
 from ddfm.fusion import FuseConfig, Fuser
 from ddfm.likelihood import FusionLikelihood, em_alone
-from ddfm.presets import PRESETS, Preset, get_preset
+from ddfm.presets import MEDICAL, PRESETS, Preset, get_preset
 from ddfm.priors import prior_info
 
 __all__ = ["ABLATIONS", "BASELINES", "Method", "ablations", "get_methods", "grid"]
@@ -45,17 +46,24 @@ ABLATIONS = {
 class Method:
     """name: for tables. settings: all that shapes its pictures. fuse: (A, B) (1, 1, H, W) in [0, 1] -> the same.
 
-    folder: where finished results lie, in place of ``fuse``.
+    folder: where finished results lie, in place of ``fuse``. scans: what runs under this name on medical images.
     """
 
     name: str
     settings: dict[str, Any]
     fuse: Fusion | None = None
     folder: Path | None = None
+    scans: Method | None = None
+
+    def on(self, data: PairedData) -> Method:
+        """What runs on that data set."""
+        return self.scans if self.scans and data.medical else self
 
 
 def get_methods(names: Sequence[str], config: FuseConfig | None = None) -> list[Method]:
-    """Methods by name: a baseline, "em-only", a preset, or NAME=FOLDER for results of any other method.
+    """Methods by name: a baseline, "em-only" (of balanced) or "em-only:PRESET", a preset, or NAME=FOLDER for results.
+
+    On medical images ``balanced``, ``fast`` and "em-only" run the settings that ``MEDICAL`` names.
 
     ``config``: prior, seed, device and steps of the presets. Raises DDFMError for an unknown name or folder.
     """
@@ -75,12 +83,22 @@ def _one(name: str, config: FuseConfig) -> Method:
         return Method(label, {"method": "folder"}, folder=Path(folder))
     if name in BASELINES:
         return Method(name, {"method": name}, BASELINES[name])
-    if name == "em-only":
-        return _em("em-only", get_preset("balanced"))
-    if name.split("@")[0] not in PRESETS:
-        check_choice("--method", name, (*BASELINES, "em-only", *PRESETS, "NAME=FOLDER"))
-    preset = dataclasses.replace(config, preset=name).resolve()
-    return by_preset(name.split("@")[0], preset, config)
+    if name.partition(":")[0] == "em-only":
+        return _with_scans(name.partition(":")[2] or "balanced", lambda preset: _em(name, preset), get_preset)
+    short = name.split("@")[0]
+    if short not in PRESETS:
+        check_choice("--method", name, (*BASELINES, "em-only", "em-only:PRESET", *PRESETS, "NAME=FOLDER"))
+    return _with_scans(
+        name,
+        lambda preset: by_preset(short, preset, config),
+        lambda chosen: dataclasses.replace(config, preset=chosen).resolve(),
+    )
+
+
+def _with_scans(name: str, make: Callable[[Preset], Method], resolve: Callable[[str], Preset]) -> Method:
+    """The method of a preset, and beside it that of the preset that stands for it on medical images."""
+    method, other = make(resolve(name)), MEDICAL.get(name.split("@")[0])
+    return dataclasses.replace(method, scans=make(resolve(other))) if other else method
 
 
 def by_preset(name: str, preset: Preset, config: FuseConfig) -> Method:
@@ -102,7 +120,7 @@ def _fuser(config: FuseConfig, preset: Preset) -> Fusion:
 
 
 def _em(name: str, preset: Preset) -> Method:
-    """EM without the prior, for as many iterations as the preset makes."""
+    """EM without the prior, for as many likelihood steps as the preset makes."""
     count = preset.warm_sweeps + preset.steps
 
     def fuse(a: Tensor, b: Tensor) -> Tensor:

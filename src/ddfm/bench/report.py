@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +14,11 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 from ddfm._checks import problem
 from ddfm.bench import charts, crops
-from ddfm.bench.claimed import claimed_ablation, claimed_rows, read_rows
+from ddfm.bench.claimed import claimed_ablation, claimed_rows, is_medical, read_rows
 from ddfm.bench.methods import ABLATIONS
 from ddfm.bench.run import read_runs
 from ddfm.bench.significance import LEAST_IMAGES, Comparison, compare
+from ddfm.bench.standing import Field, plain_markdown, standing_tables, summary
 from ddfm.io import write_bytes
 from ddfm.metrics.table import METRICS
 from ddfm.tables import ScoreTable, digits, to_csv, to_latex, to_markdown
@@ -24,8 +26,9 @@ from ddfm.tables import ScoreTable, digits, to_csv, to_latex, to_markdown
 __all__ = ["ablation_tables", "write_heatmaps", "write_report"]
 
 Run = dict[str, Any]
-CLAIMED = "claimed: printed by the paper for its own test pairs, not run here; only the order of magnitude compares"
+CLAIMED = "claimed: printed by the authors for their own test pairs, not run here; only the order of magnitude compares"
 DEFAULT_REFERENCE = "balanced"
+OWN = ("diffusion", "em-only")  # methods by their settings; the others are what one can pick instead
 ELSEWHERE = "elsewhere: from the file given with --rows, not run here"
 #: Shown without marks: copies, which are no fusion, and the maximum where it wins by construction.
 UNMARKED: dict[str, tuple[str, ...]] = {"copy-A": (), "copy-B": (), "maximum": ("MI", "VIF")}
@@ -33,7 +36,7 @@ UNMARKED_NOTE = "no marks for copies of a source, nor for the maximum in MI and 
 
 
 def write_report(out: Path, target: Path, reference: str | None = None, rows: Path | None = None) -> list[Path]:
-    """Tables (.md, .tex, .csv), charts and index.html of the results in ``out``; the files written, the page first.
+    """Tables (.md, .tex, .csv), standing.md, charts and index.html of the results in ``out``; files, the page first.
 
     ``reference``: the method that the others are tested against; by default balanced, if it is there. Raises DDFMError
     if there is no result, or none of ``reference``.
@@ -65,8 +68,20 @@ def write_report(out: Path, target: Path, reference: str | None = None, rows: Pa
     written.append(_write(target / "tables.md", "\n".join(map(to_markdown, tables)).encode()))
     written.append(_write(target / "tables.tex", "\n".join(map(to_latex, tables)).encode()))
     written.append(_write(target / "tables.csv", _joined_csv(tables).encode()))
+    written += _standing(sections, target / "standing.md")
     page = _page(sections, notes, reference)
     return [_write(target / "index.html", page.encode()), *written]
+
+
+def _standing(sections: Sequence[Section], path: Path) -> list[Path]:
+    """The tables of ``ddfm.bench.standing``, if any method has opponents: a summary for each convention, then all."""
+    tables = [table for section in sections for table in section.standing]
+    if not tables:
+        return []
+    for convention in sorted({s.convention for s in sections}, reverse=True):
+        head = summary([s.field() for s in sections if s.convention == convention])
+        tables.insert(0, dataclasses.replace(head, title=f"{head.title}, convention {convention}"))
+    return [_write(path, "\n".join(map(plain_markdown, tables)).encode())]
 
 
 def _write(path: Path, content: bytes) -> Path:
@@ -104,22 +119,25 @@ class Section:
         out: Path,
     ) -> None:
         self.name, self.convention, self.reference, self.out = name, convention, reference, out
+        self.extra = extra if convention == "paper" else {}  # rows from elsewhere are in that convention
         self.runs = sorted(runs, key=lambda run: _place(run["method"]))
         self.metrics = tuple(self.runs[0]["metrics"])
         self.slug = name if convention == "paper" else f"{name}-{convention}"
         self.images = {run["method"]: _values(run) for run in self.runs}
-        self.table = self._table(extra)
+        self.table = self._table()
         self.comparisons = self._compare()
 
-    def _table(self, extra: Mapping[str, Mapping[str, float]]) -> ScoreTable:
+        self.standing = standing_tables(self.field(), reference)
+
+    def _table(self) -> ScoreTable:
         count = len(next(iter(self.images.values())))
-        claimed, elsewhere = (claimed_rows(self.name), extra) if self.convention == "paper" else ({}, {})
+        claimed = claimed_rows(self.name) if self.convention == "paper" else {}
         others = {f"{k} (claimed)": v for k, v in claimed.items()} | {
-            f"{k} (elsewhere)": v for k, v in elsewhere.items()
+            f"{k} (elsewhere)": v for k, v in self.extra.items()
         }
         tones = sorted({run["tone"] for run in self.runs})
         notes = [f"tone {' or '.join(tones)}; grey sources"]
-        notes += [CLAIMED] * bool(claimed) + [ELSEWHERE] * bool(elsewhere)
+        notes += [CLAIMED] * bool(claimed) + [ELSEWHERE] * bool(self.extra)
         notes += [UNMARKED_NOTE] if any(run["method"] in UNMARKED for run in self.runs) else []
         for run in self.runs:
             odd = [f"{name} {image['remark']}" for name, image in run["images"].items() if "remark" in image]
@@ -136,6 +154,19 @@ class Section:
             notes,
             {"s/image": seconds, "peak GB": memory},
             unmarked=UNMARKED,
+        )
+
+    def field(self) -> Field:
+        """What ``ddfm.bench.standing`` ranks."""
+        own = [run for run in self.runs if run["settings"].get("method") in OWN]
+        return Field(
+            self.name,
+            own={run["method"]: run["mean"] for run in own},
+            others={run["method"]: run["mean"] for run in self.runs if run not in own},
+            elsewhere=self.extra,
+            printed=claimed_rows(self.name) if self.convention == "paper" else {},
+            stretched={run["method"]: run.get("stretched", {}) for run in own},
+            maximum_counts=is_medical(self.name),
         )
 
     def _compare(self) -> list[Comparison]:
@@ -212,6 +243,7 @@ def _page(sections: Sequence[Section], notes: Sequence[str], reference: str) -> 
                 "cells": _page_cells(section.table),
                 "pictures": pictures,
                 "significance": section.significance(),
+                "standing": section.standing,
                 "crops": section.crops(),
             }
         )

@@ -28,12 +28,14 @@ from ddfm._runtime import release_freed_memory
 from ddfm.bench.methods import Method
 from ddfm.datasets import PairedData, by_stem, pairs_sha256
 from ddfm.evaluation import left_out, means, oddity, read_grey, score
+from ddfm.fusion import stretch
 from ddfm.io import file_sha256, write_bytes, write_image
 from ddfm.metrics.table import parse_names
 
 __all__ = ["Failure", "Plan", "benchmark", "read_runs", "run_one"]
 
 SCHEMA = 1
+STRETCHED = ("EN", "SD")  # also kept of the result stretched from least to largest, as some methods' scripts do
 SAVE_EVERY = 5.0  # seconds between two savings of a run under way
 
 
@@ -76,7 +78,7 @@ def benchmark(
         digest = pairs_sha256(chosen)
         for method in methods:
             try:
-                yield run_one(method, chosen, digest, out, plan, on_image)
+                yield run_one(method.on(data), chosen, digest, out, plan, on_image)
             except DDFMError as error:
                 yield Failure(data.name, method.name, str(error))
 
@@ -149,12 +151,13 @@ def _new(
         "sources": sources,
         "convention": plan.convention,
         "metrics": list(plan.metrics),
-        "tone": "none" if method.folder is None else "unknown",
+        "tone": settings.get("preset", {}).get("tone", "none") if method.folder is None else "unknown",
         "machine": machine(),
         "threads": torch.get_num_threads(),
         "versions": versions(),
         "images": {},
         "mean": {},
+        "stretched": {},
         "left_out": {},
         "seconds": None,
         "peak_memory_bytes": None,
@@ -177,18 +180,25 @@ def _measure(
         fused, seconds = read_grey(path), None
         if fused.shape != a.shape:
             raise problem(str(path), f"{fused.shape[-1]}x{fused.shape[-2]}", f"{a.shape[-1]}x{a.shape[-2]} pixels")
+        result = fused / 255
     else:
         begun = time.perf_counter()
         result = method.fuse((a / 255).float(), (b / 255).float())
         seconds = round(time.perf_counter() - begun, 4)
-        fused = (result * 255).round().double()  # in its own type, where halves of 8-bit levels are exact
+        fused = levels(result)
     pictures.mkdir(parents=True, exist_ok=True)
     picture = pictures / f"{name}.png"
     write_image(picture, (fused[0, 0] / 255).float().numpy(), overwrite=True)
     values = score(fused, a, b, convention=plan.convention, metrics=plan.metrics)
     finite = {metric: value if math.isfinite(value) else None for metric, value in values.items()}
     remark = {"remark": odd} if (odd := oddity(fused, a, b)) else {}
-    return {"values": finite, "seconds": seconds, "sha256": file_sha256(picture), **remark}
+    stretched = score(levels(stretch(result, "minmax")), a, b, metrics=STRETCHED)
+    return {"values": finite, "stretched": stretched, "seconds": seconds, "sha256": file_sha256(picture), **remark}
+
+
+def levels(image: torch.Tensor) -> torch.Tensor:
+    """Whole levels 0..255, float64, of [0, 1]; rounded in its own type, where halves of 8-bit levels are exact."""
+    return (image * 255).round().double()
 
 
 def _summed(record: dict[str, Any], plan: Plan) -> dict[str, Any]:
@@ -198,6 +208,9 @@ def _summed(record: dict[str, Any], plan: Plan) -> dict[str, Any]:
     }
     record["mean"] = means(images, plan.metrics)
     record["left_out"] = left_out(images, plan.metrics)
+    stretched = {name: image["stretched"] for name, image in record["images"].items() if "stretched" in image}
+    # a run begun before this was kept has it for some images only, and no mean of all
+    record["stretched"] = means(stretched, STRETCHED) if len(stretched) == len(images) else {}
     seconds = [image["seconds"] for image in record["images"].values() if image["seconds"] is not None]
     record["seconds"] = {"median": statistics.median(seconds), "total": round(sum(seconds), 3)} if seconds else None
     record["complete"] = True
