@@ -24,7 +24,7 @@ from ddfm.likelihood import FusionLikelihood, Likelihood, em_alone
 from ddfm.noise import NoiseStd, check_noise_std, deviations
 from ddfm.priors import check_noise_model, load_prior
 from ddfm.sampling import SAMPLERS, Sampler, draw_noise, make_sampler, timestep_grid
-from ddfm.tiling import check_tile, tiled
+from ddfm.tiling import tiled
 
 __all__ = ["MIN_SIZE", "DDFMOutput", "DDFMPipeline"]
 
@@ -202,8 +202,9 @@ class DDFMPipeline(DiffusionPipeline):
         return add_noise(f.expand_as(noise), start_noise * noise, self._alpha_bar()[first]), state
 
     def _check_tile(self, tile: int | None) -> None:
-        if tile is not None:
-            check_tile(int(check_range("tile", tile, 4 * self.multiple, 10**6)), tile // 4, self.multiple)
+        least = 4 * self.multiple  # a quarter is shared, and must be a multiple too
+        if tile is not None and (tile < least or tile % least):
+            raise problem("tile", tile, f"a multiple of {least} for this prior", "0, or nothing, for the whole image.")
 
     def _predict(self, x_t: Tensor, t: Tensor, abar: Tensor, tile: int | None) -> Tensor:
         """The prior's x0; padding and tiles exist only around the network call."""
