@@ -4,6 +4,7 @@ import json
 import shutil
 
 import diffusers
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -124,6 +125,23 @@ def test_an_rgb_prior_with_colour_sources_keeps_their_colour(tmp_path):
     assert result.shape == (24, 28, 3)
     spread = result.max(2) - result.min(2)
     assert spread.mean() > 0.1
+
+
+@pytest.mark.filterwarnings("ignore:.*the same picture")
+@pytest.mark.parametrize("options", [{}, {"tile": 8}, {"dtype": "bfloat16"}], ids=["whole", "tiles", "bfloat16"])
+@pytest.mark.parametrize("shape", [(23, 17), (23, 17, 3)], ids=["grey", "colour"])
+def test_with_an_rgb_prior_a_picture_and_itself_are_that_picture(shape, options, tmp_path):
+    """Whatever the prior says: 17x23 pixels, fewer than a stride more than a tile, grey and colour."""
+    diffusers.DDPMPipeline(unet(3), diffusers.DDPMScheduler()).save_pretrained(tmp_path / "rgb")
+    picture = np.random.default_rng(0).random(shape, dtype=np.float32)
+    options = options | {"prior": str(tmp_path / "rgb"), "tone": "none"}
+    for preset, steps, apart in (("balanced", None, 1e-5), ("fast", None, 1e-5), ("paper", 5, 1e-3)):
+        result = ddfm.fuse(picture, picture, preset=preset, steps=steps, **options).data
+        assert np.abs(result - picture).max() < apart, preset
+    if picture.ndim == 2:  # its luma is in studio range and its sources are not: alike but for a line
+        result = ddfm.fuse(picture, picture, preset="released", steps=5, **options | {"tone": "minmax"}).data
+        stretched = (picture - picture.min()) / (picture.max() - picture.min())
+        assert np.abs(result - stretched).max() < 0.01
 
 
 # ---- what cannot serve ----------------------------------------------------------------------------
