@@ -269,6 +269,10 @@ def without(key):
             "no tensor input_blocks.1.0.out_layers.3.weight.*Is it whole",
         ),
         (lambda s: s | {"out.2.weight": torch.tensor(1.0)}, "out.2.weight of shape"),
+        (lambda s: {}, "it is empty"),
+        (lambda s: s | {"out.2.bias": s["out.2.bias"].to(torch.int8)}, "out.2.bias of torch.int8"),
+        (lambda s: s | {"out.2.bias": s["out.2.bias"] / 0}, "out.2.bias with NaN or infinite"),
+        (lambda s: s | {"input_blocks.0.0.weight": torch.zeros(32, 6, 3, 3)}, "6 input channels.*upsampling"),
         (lambda s: {k: v for k, v in s.items() if not k.startswith("output_blocks.4.")}, "consecutive output blocks"),
     ],
 )
@@ -289,13 +293,19 @@ def test_files_that_are_no_checkpoint(tmp_path):
     with pytest.raises(DDFMError, match="existing file"):
         adm.read_checkpoint(tmp_path / "none.pt")
     (tmp_path / "cut.pt").write_bytes((TINY / "checkpoint.pt").read_bytes()[:100_000])
+    damaged = bytearray((TINY / "checkpoint.pt").read_bytes())
+    damaged[len(damaged) // 2] ^= 255
+    (tmp_path / "damaged.pt").write_bytes(damaged)
+    (tmp_path / "folder.pt").mkdir()
     (tmp_path / "text.pt").write_text("hello")
     (tmp_path / "empty.pt").write_bytes(b"")
     (tmp_path / "old.pt").write_bytes(pickle.dumps(shutil.rmtree))
     torch.save({"run": shutil.rmtree}, tmp_path / "code.pt")
     torch.save([1, 2], tmp_path / "list.pt")
     torch.save({"model": {}, "step": 3}, tmp_path / "nested.pt")
-    says = {"cut": "cut short", "text": "begins with b'hell'", "empty": "an empty file", "old": "torch.save"}
+    torch.save({"run": shutil.rmtree}, tmp_path / "old_code.pt", _use_new_zipfile_serialization=False)
+    says = {"damaged": "damaged in", "folder": "a folder", "old_code": "Nothing in it was run"}
+    says |= {"cut": "cut short", "text": "begins with b'hell'", "empty": "an empty file", "old": "torch.save"}
     says |= {"code": "Nothing in it was run", "list": "list", "nested": "entries model, step"}
     for name, text in says.items():
         with pytest.raises(DDFMError, match=f"{name}.pt.*{text}"):
@@ -320,3 +330,72 @@ def test_a_converted_folder_is_a_prior_and_fuses(tmp_path):
     cosine = convert(TINY / "checkpoint.pt", tmp_path / "cosine", head_channels=16, schedule="cosine")
     assert load_prior(cosine).scheduler.config.beta_schedule == "squaredcos_cap_v2"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cosine", "tiny"]
+
+
+def test_a_checkpoint_of_torch_before_1_6(tmp_path):
+    state = adm.read_checkpoint(TINY / "checkpoint.pt")
+    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    old = adm.read_checkpoint(tmp_path / "old.pt")
+    assert old.keys() == state.keys()
+    assert all(torch.equal(old[key], state[key]) for key in state)
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "old.pt").read_bytes()[:200_000])
+    with pytest.raises(DDFMError, match="cut short"):
+        adm.read_checkpoint(tmp_path / "cut.pt")
+
+
+def test_schedules_of_other_lengths_and_predictions(tmp_path):
+    """Linear: beta scaled by 1000 / T, so that the noise at the end is the same; cosine: the curve itself."""
+    options = {"head_channels": 16, "diffusion_steps": 4000}
+    scheduler = load_prior(convert(TINY / "checkpoint.pt", tmp_path / "long", **options)).scheduler
+    assert scheduler.betas[[0, -1]].tolist() == pytest.approx([2.5e-5, 5e-3])
+    options |= {"schedule": "cosine", "predict_xstart": True}
+    scheduler = load_prior(convert(TINY / "checkpoint.pt", tmp_path / "cosine", **options)).scheduler
+    assert scheduler.config.prediction_type == "sample"
+    half = math.cos((0.5 + 0.008) / 1.008 * math.pi / 2) ** 2 / math.cos(0.008 / 1.008 * math.pi / 2) ** 2
+    assert float(scheduler.alphas_cumprod[1999]) == pytest.approx(half, rel=1e-3)
+
+
+# ---- a folder whole or not at all -----------------------------------------------------------------
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def tiny_into(out):
+    return convert(TINY / "checkpoint.pt", out, head_channels=16)
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_stopped_in_the_middle_it_leaves_nothing(tmp_path, monkeypatch, failure):
+    def half(self, folder):
+        (folder / "model_index.json").write_text("{}")
+        raise failure
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DDFMPipeline, "save_pretrained", half)
+        with pytest.raises((KeyboardInterrupt, DDFMError), match=r"^$|No space left on device"):
+            tiny_into(tmp_path / "tiny")
+    assert names(tmp_path) == []
+    (tmp_path / "tiny.part").mkdir()  # of a run that was killed
+    (tmp_path / "tiny.part/rest").write_text("half")
+    tiny_into(tmp_path / "tiny")
+    assert names(tmp_path) == ["tiny"]
+    assert "rest" not in names(tmp_path / "tiny")
+
+
+def test_two_conversions_at_once(tmp_path):
+    from filelock import FileLock
+
+    (tmp_path / "tiny.part").mkdir()
+    with FileLock(tmp_path / "tiny.lock"), pytest.raises(DDFMError, match="another run is at work"):
+        tiny_into(tmp_path / "tiny")
+    assert names(tmp_path / "tiny.part") == []  # the other run's, left alone
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_a_place_that_cannot_be_written_is_said_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("ddfm.conversion.read_checkpoint", lambda path: pytest.fail("work was done"))
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DDFMError, match=r"output: got .*tiny .*expected a folder that can be written"):
+        tiny_into(tmp_path / "file/tiny")

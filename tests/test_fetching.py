@@ -36,10 +36,10 @@ class Server:
         asked = request.headers.get("Range")
         self.asked.append(asked)
         how = self.behave.pop(0) if self.behave else "well"
-        start = int(asked.split("=")[1].rstrip("-")) if asked and how != "no ranges" else 0
+        start = int(asked.split("=")[1].rstrip("-")) if asked and "no ranges" not in how else 0
         body = self.content[start:]
-        if how == "error":
-            request.send_error(503)
+        if how in ("error", "gone"):
+            request.send_error({"error": 503, "gone": 404}[how])
             return
         if start and start >= len(self.content):
             request.send_error(416)
@@ -49,7 +49,7 @@ class Server:
         if how != "states nothing":
             request.send_header("Content-Length", str(stated))
         request.end_headers()
-        request.wfile.write(body[: len(body) // 2] if how == "drops" else body)
+        request.wfile.write(body[: len(body) // 2] if "drops" in how else body)
         request.close_connection = True
 
 
@@ -99,6 +99,61 @@ def test_a_dropped_connection_goes_on_where_it_broke(server):
     assert again == three_quarters
 
 
+def test_many_drops_end_in_a_file_as_long_as_each_brings_something(server):
+    server.behave = ["drops"] * 8
+    fetching.fetch("tiny")
+    assert len(server.asked) > fetching.ATTEMPTS
+
+
+def test_a_server_that_brings_nothing_new_is_given_up(server):
+    server.behave = ["no ranges drops"] * 50
+    with pytest.raises(DDFMError, match="no whole download"):
+        fetching.fetch("tiny")
+    assert len(server.asked) == fetching.ATTEMPTS + 1
+
+
+def test_a_no_is_not_asked_again(server):
+    server.behave = ["gone"]
+    with pytest.raises(DDFMError, match=r"404 Not Found.*by hand"):
+        fetching.fetch("tiny")
+    assert len(server.asked) == 1
+
+
+def test_ctrl_c_keeps_what_arrived(server, tmp_path):
+    def stop(what, done, of):
+        if done > len(CONTENT) // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetching.fetch("tiny", stop)
+    kept = part(tmp_path).read_bytes()
+    assert len(kept) > len(CONTENT) // 2 - fetching.CHUNK
+    assert CONTENT.startswith(kept)
+    fetching.fetch("tiny")
+    assert begins(server.asked[-1]) == len(kept)
+
+
+def test_ctrl_c_while_converting_keeps_the_file(server, tmp_path, monkeypatch):
+    def interrupted(self, folder):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ddfm.pipeline.DDFMPipeline.save_pretrained", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fetching.fetch("tiny")
+    assert list((tmp_path / "cache/priors").iterdir()) == []
+    fetching.fetch("tiny")
+    assert len(server.asked) == 1
+
+
+def test_a_cache_that_cannot_be_written(server, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("DDFM_CACHE", str(tmp_path / "file/cache"))
+    with pytest.raises(DDFMError, match=r"a cache that can be written.*DDFM_CACHE=FOLDER"):
+        fetching.fetch("tiny")
+    assert server.asked == []
+
+
 def test_a_later_run_goes_on_too(server, tmp_path):
     server.behave = ["drops"] + ["error"] * 5
     with pytest.raises(DDFMError, match="Give the command again to go on"):
@@ -141,8 +196,12 @@ def test_a_longer_file_is_refused_and_nothing_kept(server, tmp_path):
     assert not part(tmp_path).exists()
 
 
-def test_a_shorter_file_is_no_download(server):
+def test_a_shorter_file_is_no_download(server, tmp_path):
     server.content = CONTENT[:5000]
+    with pytest.raises(DDFMError, match=f"no whole download .*5000 bytes, expected {len(CONTENT)}"):
+        fetching.fetch("tiny")
+    assert not part(tmp_path).exists()  # or a login page would stand at the beginning of the real file
+    server.behave = ["states nothing"]  # then it cannot be known from the first
     with pytest.raises(DDFMError, match="no whole download"):
         fetching.fetch("tiny")
 

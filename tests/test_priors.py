@@ -4,7 +4,9 @@ import json
 import shutil
 
 import diffusers
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 import ddfm
@@ -125,6 +127,23 @@ def test_an_rgb_prior_with_colour_sources_keeps_their_colour(tmp_path):
     assert spread.mean() > 0.1
 
 
+@pytest.mark.filterwarnings("ignore:.*the same picture")
+@pytest.mark.parametrize("options", [{}, {"tile": 8}, {"dtype": "bfloat16"}], ids=["whole", "tiles", "bfloat16"])
+@pytest.mark.parametrize("shape", [(23, 17), (23, 17, 3)], ids=["grey", "colour"])
+def test_with_an_rgb_prior_a_picture_and_itself_are_that_picture(shape, options, tmp_path):
+    """Whatever the prior says: 17x23 pixels, fewer than a stride more than a tile, grey and colour."""
+    diffusers.DDPMPipeline(unet(3), diffusers.DDPMScheduler()).save_pretrained(tmp_path / "rgb")
+    picture = np.random.default_rng(0).random(shape, dtype=np.float32)
+    options = options | {"prior": str(tmp_path / "rgb"), "tone": "none"}
+    for preset, steps, apart in (("balanced", None, 1e-5), ("fast", None, 1e-5), ("paper", 5, 1e-3)):
+        result = ddfm.fuse(picture, picture, preset=preset, steps=steps, **options).data
+        assert np.abs(result - picture).max() < apart, preset
+    if picture.ndim == 2:  # its luma is in studio range and its sources are not: alike but for a line
+        result = ddfm.fuse(picture, picture, preset="released", steps=5, **options | {"tone": "minmax"}).data
+        stretched = (picture - picture.min()) / (picture.max() - picture.min())
+        assert np.abs(result - stretched).max() < 0.01
+
+
 # ---- what cannot serve ----------------------------------------------------------------------------
 
 
@@ -134,9 +153,13 @@ def stock(tmp_path):
     return tmp_path / "stock"
 
 
-def index_of(folder, **changes):
-    file = folder / "model_index.json"
+def config_of(folder, name, **changes):
+    file = folder / name
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def index_of(folder, **changes):
+    config_of(folder, "model_index.json", **changes)
 
 
 @pytest.mark.parametrize(
@@ -156,17 +179,88 @@ def index_of(folder, **changes):
         (lambda f: shutil.rmtree(f / "scheduler"), "scheduler_config.json"),
         (lambda f: index_of(f, color="luma"), "3 channels, unshuffle 1"),
         (lambda f: index_of(f, scheduler=["diffusers", "EulerDiscreteScheduler"]), "variance-preserving"),
+        (lambda f: (f / "model_index.json").write_text("[1]"), "holds a list, expected a valid model_index.json"),
+        (lambda f: (f / "unet/config.json").write_text("{"), "a valid config.json"),
+        (lambda f: (f / "unet/config.json").unlink(), "a valid config.json"),
+        (lambda f: index_of(f, color="green"), "color 'green'"),
+        (lambda f: index_of(f, unshuffle="two"), "unshuffle 'two', expected a whole number"),
+        (lambda f: config_of(f, "scheduler/scheduler_config.json", prediction_type="flow"), "prediction_type 'flow'"),
+        (lambda f: config_of(f, "unet/config.json", out_channels=5), "5 output channels, expected 3, or 6"),
     ],
 )
 def test_folders_that_are_no_prior(stock, change, says):
+    """Told from the small files, so that describing a folder and loading it agree."""
+    change(stock)
+    for use in (DDFMPipeline.from_pretrained, prior_info):
+        with pytest.raises(DDFMError, match=says):
+            use(stock)
+
+
+def weights_of(folder, change):
+    file = str(folder / "unet/diffusion_pytorch_model.safetensors")
+    safetensors.torch.save_file(change(safetensors.torch.load_file(file)), file, metadata={"format": "pt"})
+
+
+def without(key):
+    return lambda state: {name: tensor for name, tensor in state.items() if name != key}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda f: weights_of(f, without("mid_block.resnets.0.conv1.bias")), "without mid_block.resnets.0.conv1.bias,"),
+        (lambda f: weights_of(f, lambda s: s | {"extra": torch.zeros(2)}), "with the unknown extra,"),
+        (lambda f: config_of(f, "unet/config.json", layers_per_block=2), r"without down_blocks.0.* and \d+ more"),
+        (lambda f: config_of(f, "unet/config.json", block_out_channels=[16, 32]), "size mismatch for down_blocks.1"),
+        (
+            lambda f: weights_of(f, lambda s: s | {"conv_out.bias": torch.full((3,), float("nan"))}),
+            "conv_out.bias has NaN",
+        ),
+        (lambda f: index_of(f, scheduler=["diffusers", "NoSuchScheduler"]), "scheduler NoSuchScheduler"),
+    ],
+)
+def test_weights_and_settings_that_do_not_belong_together(stock, change, says):
+    """diffusers itself warns of the first three and goes on with random weights."""
     change(stock)
     with pytest.raises(DDFMError, match=says):
-        DDFMPipeline.from_pretrained(stock)
+        load_prior(stock)
+
+
+def test_parts_beside_the_index_as_in_early_models_of_the_hub(stock):
+    expected = fused(DDFMPipeline.from_pretrained(stock))
+    for part in ("unet", "scheduler"):
+        for file in (stock / part).iterdir():
+            file.rename(stock / file.name)
+        (stock / part).rmdir()
+    assert torch.equal(fused(DDFMPipeline.from_pretrained(stock)), expected)
+    assert prior_info(stock)["color"] == "rgb"
+    (stock / "diffusion_pytorch_model.safetensors").rename(stock / "diffusion_pytorch_model.bin")
+    with pytest.raises(DDFMError, match="pickle can run code"):
+        load_prior(stock)
+
+
+def test_names_that_are_none(tmp_path):
+    with pytest.raises(DDFMError, match="an empty name"):
+        load_prior("")
+    (tmp_path / "adm.pt").write_bytes(b"x")
+    with pytest.raises(DDFMError, match=r"ddfm prior convert .*adm.pt OUT"):
+        load_prior(str(tmp_path / "adm.pt"))
+
+
+def test_a_network_that_overflows_is_named_as_the_cause(tmp_path):
+    """In float16 its activations pass 65504; the picture must not be blamed."""
+    network = unet(1)
+    network.conv_in.weight.data.mul_(3e4)
+    network.conv_in.bias.data.add_(6e4)
+    diffusers.DDPMPipeline(network, diffusers.DDPMScheduler()).save_pretrained(tmp_path / "large")
+    a, b = (s[0, 0].numpy() for s in sources())
+    with pytest.raises(DDFMError, match=r"prior: got NaN or infinite values .*float16.*--dtype float32"):
+        ddfm.fuse(a, b, prior=str(tmp_path / "large"), dtype="float16", preset="fast")
 
 
 def test_four_channels_need_an_unshuffle_factor(tmp_path):
     diffusers.DDPMPipeline(unet(4), diffusers.DDPMScheduler()).save_pretrained(tmp_path / "four")
-    with pytest.raises(DDFMError, match='Add "unshuffle"'):
+    with pytest.raises(DDFMError, match=r'add "unshuffle": 2 to model_index.json'):
         load_prior(tmp_path / "four")
     index_of(tmp_path / "four", unshuffle=2)
     assert (load_prior(tmp_path / "four").color, load_prior(tmp_path / "four").unshuffle) == ("luma", 2)
@@ -190,7 +284,14 @@ def test_hub_ids(stock, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert load_prior("google/ddpm-celebahq-256").color == "rgb"
     assert asked[0][0] == "google/ddpm-celebahq-256"
-    assert not any("bin" in pattern or "*.*" in pattern for pattern in asked[0][1])  # no pickle is even fetched
+    import fnmatch
+
+    def fetched(file):
+        return any(fnmatch.fnmatch(file, pattern) for pattern in asked[0][1])
+
+    assert not fetched("unet/diffusion_pytorch_model.bin")  # no pickle is even fetched
+    assert fetched("unet/diffusion_pytorch_model.safetensors")
+    assert fetched("diffusion_pytorch_model.safetensors")
 
     def offline(name, allow_patterns):
         raise ConnectionError("Name or service not known\nand more")

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 import ddfm
 from ddfm import samples
 from ddfm._checks import DDFMError
+from ddfm.fusion import FuseConfig, Fuser
 from ddfm.large import can_fuse, fuse_large
 from ddfm.likelihood import FusionLikelihood, em_alone
 from ddfm.pipeline import DDFMPipeline
@@ -118,9 +119,24 @@ def test_tiling_is_automatic_where_the_image_is_large(tiny_prior, monkeypatch):
 
 
 def test_wrong_tiles(tiny_prior):
-    for tile in (-1, 7, 2.5, "big"):
-        with pytest.raises(DDFMError, match="tile"):
+    for tile in (-1, 7, 20, 2.5, "big"):
+        expected = "a multiple of 16 for this prior" if isinstance(tile, int) else "a whole number"
+        with pytest.raises(DDFMError, match=f"tile: got .*{tile}.*, expected {expected}"):
             ddfm.fuse(*(x[0, 0].numpy() for x in pair(40, 56)), prior=str(tiny_prior), tile=tile)
+
+
+def test_a_heavy_network_is_tiled_sooner_and_said_to_need_more(tmp_path):
+    """256 channels a pixel, as ADM: 16 times the bundled prior's 64 on 2x2 pixels, and its memory."""
+    unet = diffusers.UNet2DModel(
+        block_out_channels=(256,), layers_per_block=1, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",)
+    )
+    DDFMPipeline(unet, diffusers.DDPMScheduler(), "rgb").save_pretrained(tmp_path / "heavy")
+    heavy, light = Fuser(FuseConfig(prior=str(tmp_path / "heavy"))), Fuser(FuseConfig())
+    assert [fuser._tile(1000, 1000) for fuser in (heavy, light)] == [None, None]
+    assert [fuser._tile(1100, 1100) for fuser in (heavy, light)] == [512, None]
+    assert [fuser._tile(2100, 2100) for fuser in (heavy, light)] == [512, 1024]
+    assert heavy._bytes(480, 640) == 16 * light._bytes(480, 640)
+    assert heavy._bytes(1100, 1100) < heavy._bytes(1000, 1000)
 
 
 @pytest.mark.slow

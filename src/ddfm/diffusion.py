@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddfm._checks import check_choice
+from ddfm._checks import check_choice, problem
 
 __all__ = [
     "PREDICTION_TYPES",
@@ -62,8 +62,11 @@ def call_network(unet: torch.nn.Module, x: Tensor, t: Tensor | int, unshuffle: i
     """Evaluate a UNet on (B, C, H, W), through a pixel-unshuffle by ``unshuffle`` if it is > 1.
 
     The rearrangement is orthogonal, so the noise stays white and the schedule is unchanged. A network
-    with learned variance answers with twice the channels; the second half is dropped.
+    with learned variance answers with twice the channels; the second half is dropped. DDFMError for NaN or infinity.
     """
     shuffled = F.pixel_unshuffle(x, unshuffle) if unshuffle > 1 else x
     output = unet(shuffled, t).sample[:, : shuffled.shape[1]]
+    if not torch.is_grad_enabled() and not bool(output.isfinite().all()):  # training looks at its loss
+        remedy = "Use --dtype float32; if it was, its weights are damaged."
+        raise problem("prior", f"NaN or infinite values from its network in {output.dtype}", "finite ones", remedy)
     return F.pixel_shuffle(output, unshuffle) if unshuffle > 1 else output

@@ -137,7 +137,8 @@ def _reason(error: Exception, job: Job) -> str:
     if isinstance(error, DDFMError):
         return str(error)
     if isinstance(error, MemoryError) or "memory" in str(error):
-        return str(problem(str(job.sources[0]), "out of memory", "a picture that fits", "Reduce or crop it."))
+        remedy = "Reduce or crop it, or let the network see less of it at once: --tile 256."
+        return str(problem(str(job.sources[0]), "out of memory", "a picture that fits", remedy))
     raise error
 
 

@@ -24,7 +24,7 @@ from ddfm.priors.known import KNOWN, KnownPrior, cache_folder, cached
 __all__ = ["fetch"]
 
 CHUNK = 1 << 16  # bytes; what is lost when a connection drops
-ATTEMPTS = 6
+ATTEMPTS = 4  # in a row that bring nothing new; a download that breaks often still ends
 PAUSE = 2.0  # seconds before the second attempt, doubled each time
 TIMEOUT = 30.0  # seconds without a byte
 #: Of the checkpoint's size: the download itself, its conversion, and some to spare.
@@ -75,7 +75,7 @@ def _fetch(known: KnownPrior, file: Path, target: Path, on_bytes: OnBytes) -> Pa
 
 def _check_space(known: KnownPrior, part: Path) -> None:
     """Before, not after, two gigabytes."""
-    have = part.stat().st_size if part.exists() else 0
+    have = _have(part)
     need = int(known.size * SPACE) - have
     free = shutil.disk_usage(part.parent).free
     if free < need:
@@ -85,23 +85,30 @@ def _check_space(known: KnownPrior, part: Path) -> None:
 def _download(known: KnownPrior, part: Path, file: Path, on_bytes: OnBytes) -> None:
     """Fetch what is missing of ``part``, again after each break, then give it its name."""
     reason: Exception | None = None
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(PAUSE * 2 ** (attempt - 1))
+    fruitless, most = 0, _have(part)
+    while fruitless < ATTEMPTS:
+        if reason:
+            on_bytes("broken, trying again", _have(part), known.size)
+            time.sleep(PAUSE * 2 ** max(fruitless - 1, 0))
         try:
             for done in _receive(known, part):
                 on_bytes("downloading", done, known.size)
-            if part.stat().st_size == known.size:
+            if _have(part) == known.size:
                 part.replace(file)
                 return
-            reason = DDFMError(f"the server ended after {part.stat().st_size} of {known.size} bytes")
+            reason = DDFMError(f"the server ended after {_have(part)} of {known.size} bytes")
         except _TooLong:
             part.unlink()
             raise problem(
                 known.url, f"more than {known.size} bytes", "the published file", "Nothing was kept."
             ) from None
+        except _Refused as error:
+            reason = error
+            break
         except (requests.RequestException, ConnectionError) as error:
             reason = error
+        fruitless = 0 if _have(part) > most else fruitless + 1
+        most = max(most, _have(part))
     by_hand = f"Give the command again to go on, or put the file from {known.url} at {file} by hand and give it again."
     raise problem(known.name, f"no whole download ({_short(reason)})", "a connection to its publisher", by_hand)
 
@@ -110,20 +117,35 @@ class _TooLong(Exception):
     """More bytes than the published file has."""
 
 
+class _Refused(Exception):
+    """The server says no, and would say it again."""
+
+
+def _have(part: Path) -> int:
+    """Bytes that have arrived so far."""
+    return part.stat().st_size if part.exists() else 0
+
+
 def _short(reason: Exception | None) -> str:
-    return str(reason)[:160]
+    """The innermost cause without the address, which the message has anyway."""
+    inner = getattr(reason.args[0] if reason and reason.args else None, "reason", None) or reason
+    return str(inner).rpartition("object at 0x")[2].partition(": ")[2][:160] or str(inner)[:160]
 
 
 def _receive(known: KnownPrior, part: Path) -> Iterator[int]:
     """Append to ``part`` from where it ends; the bytes there are so far."""
-    have = part.stat().st_size if part.exists() else 0
-    if have >= known.size:
+    have = _have(part)
+    if have > known.size:
+        raise _TooLong
+    if have == known.size:
         return
     headers = {"Range": f"bytes={have}-"} if have else {}
     with requests.get(known.url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         if answer.status_code == 416:  # nothing after what we have: it is not the file we began with
             part.unlink()
             raise requests.ConnectionError("the server has a shorter file")
+        if 400 <= answer.status_code < 500 and answer.status_code not in (408, 425, 429):
+            raise _Refused(f"{answer.status_code} {answer.reason}")
         answer.raise_for_status()
         go_on = answer.status_code == 206
         _check_length(known, answer, have if go_on else 0)
@@ -138,10 +160,15 @@ def _receive(known: KnownPrior, part: Path) -> Iterator[int]:
 
 
 def _check_length(known: KnownPrior, answer: requests.Response, have: int) -> None:
-    """A length that is not the published file's is another file; none at all is allowed."""
+    """A length that is not the published file's is another file, such as a login page; none at all is allowed."""
     stated = answer.headers.get("Content-Length")
-    if stated is not None and stated.isdigit() and have + int(stated) > known.size:
-        raise problem(known.url, f"a file of {have + int(stated)} bytes", f"{known.size}, as published")
+    if stated is None or not stated.isdigit():
+        return
+    length = have + int(stated)
+    if length > known.size:
+        raise problem(known.url, f"a file of {length} bytes", f"{known.size}, as published", "Nothing was kept.")
+    if length < known.size:  # nothing of it may stand at the beginning of the real one
+        raise requests.ConnectionError(f"the server has a file of {length} bytes, expected {known.size}")
 
 
 def _check_file(known: KnownPrior, file: Path, on_bytes: OnBytes) -> None:

@@ -35,6 +35,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 #: Above so many pixels the network sees an image in tiles of so many a side, unless told otherwise.
 AUTO_PIXELS = 1 << 22
 AUTO_TILE = 1024
+#: The same for a network with so many times the bundled one's channels a pixel, and memory in proportion, or more.
+HEAVY = 4.0
+HEAVY_PIXELS = 1 << 20
+HEAVY_TILE = 512
 #: Above so many, and for what ``large`` can do, EM runs in strips and the network in tiles of so many a side.
 STRIP_PIXELS = 1 << 24
 STRIP_TILE = 512
@@ -50,7 +54,8 @@ class FuseConfig:
     device: "auto" (CUDA if there is one, else CPU), "cpu", "cuda", "cuda:1", "mps". dtype: of the network.
     tone: stretch of the fused luma, "none", "minmax" or "percentile" (0.5 to 99.5). bit_depth: of the file, 8 or 16.
     tile: pixels a side that the network sees at once, 0 for the whole image; None: ``AUTO_TILE`` where the image has
-    more than ``AUTO_PIXELS``. compile: the network, by ``torch.compile``; see ``DDFMPipeline.compile_network``.
+    more than ``AUTO_PIXELS``, ``HEAVY_TILE`` above ``HEAVY_PIXELS`` for a network as large as ADM.
+    compile: the network, by ``torch.compile``; see ``DDFMPipeline.compile_network``.
     noise_std: standard deviation of the sources' noise on [0, 1], one value for all or one for each, or "auto" to
     estimate it; also as text, "0.06,0.02". With it ``steps`` counts the network evaluations for each noisy source.
     """
@@ -141,7 +146,8 @@ def check_device(name: str) -> torch.device:
     known = ["cpu"] + [f"cuda:{n}" for n in range(torch.cuda.device_count())]
     known += ["mps"] if torch.backends.mps.is_available() else []
     if name not in known and not (name == "cuda" and len(known) > 1):
-        raise problem("device", repr(name), f"auto or one of {', '.join(known)}")
+        remedy = "" if len(known) > 1 else "torch finds no GPU here; see: ddfm doctor."
+        raise problem("device", repr(name), f"auto or one of {', '.join(known)}", remedy)
     return torch.device(name)
 
 
@@ -223,10 +229,17 @@ class Fuser:
     def _bytes(self, height: int, width: int) -> float:
         """What a picture of this size takes at its peak, beside the program itself."""
         pixels, tile = height * width, self._tile(height, width)
+        network = BYTES_PER_PIXEL * (max(1.0, self._heaviness) if self.pipeline.device.type == "cpu" else 1.0)
         if not tile:
-            return pixels * BYTES_PER_PIXEL
+            return pixels * network
         rest = STRIP_BYTES_PER_PIXEL if self._in_strips(height, width) else TILED_BYTES_PER_PIXEL
-        return pixels * rest + min(pixels, tile**2) * BYTES_PER_PIXEL
+        return pixels * rest + min(pixels, tile**2) * network
+
+    @property
+    def _heaviness(self) -> float:
+        """Channels a pixel at the network's first level, in units of the bundled prior's 64 on 2x2 pixels."""
+        first: int = self.pipeline.unet.config.block_out_channels[0]
+        return first / self.pipeline.config.unshuffle**2 / 16
 
     def _tile(self, height: int, width: int) -> int | None:
         """The tile that an image of this size is given; None for the whole at once."""
@@ -234,7 +247,9 @@ class Fuser:
         if self._in_strips(height, width):
             return wanted or STRIP_TILE
         if wanted is None:
-            wanted = AUTO_TILE if height * width > AUTO_PIXELS else 0
+            heavy = self._heaviness >= HEAVY
+            limit, tile = (HEAVY_PIXELS, HEAVY_TILE) if heavy else (AUTO_PIXELS, AUTO_TILE)
+            wanted = tile if height * width > limit else 0
         if wanted and max(height, width) <= wanted:
             return None
         return wanted or None
@@ -392,7 +407,7 @@ def check_memory(height: int, width: int, need: float) -> None:
             "sources",
             f"{width}x{height} pixels, about {need / 1e9:.1f} GB to fuse",
             f"what fits the {free / 1e9:.1f} GB of free memory",
-            "Reduce or crop them.",
+            "Reduce or crop them, or let the network see less of them at once: --tile 256.",
         )
 
 

@@ -22,17 +22,15 @@ from ddfm.denoising import clean_sources
 from ddfm.diffusion import add_noise, alpha_bar, call_network, snr, to_x0
 from ddfm.likelihood import FusionLikelihood, Likelihood, em_alone
 from ddfm.noise import NoiseStd, check_noise_std, deviations
-from ddfm.priors import load_prior
+from ddfm.priors import check_noise_model, load_prior
 from ddfm.sampling import SAMPLERS, Sampler, draw_noise, make_sampler, timestep_grid
-from ddfm.tiling import check_tile, tiled
+from ddfm.tiling import tiled
 
 __all__ = ["MIN_SIZE", "DDFMOutput", "DDFMPipeline"]
 
 MIN_SIZE = 16
 #: BT.601 weights, which sum to 1: the luma of values in [-1, 1] lies in [-1, 1].
 _LUMA = (0.299, 0.587, 0.114)
-#: Schedulers whose x_t is not variance preserving, or that have no betas, cannot describe a prior here.
-_REFUSED = ("Euler", "Heun", "LMS", "KDPM", "EDM", "VE", "FlowMatch")
 
 
 @dataclasses.dataclass
@@ -204,8 +202,9 @@ class DDFMPipeline(DiffusionPipeline):
         return add_noise(f.expand_as(noise), start_noise * noise, self._alpha_bar()[first]), state
 
     def _check_tile(self, tile: int | None) -> None:
-        if tile is not None:
-            check_tile(int(check_range("tile", tile, 4 * self.multiple, 10**6)), tile // 4, self.multiple)
+        least = 4 * self.multiple  # a quarter is shared, and must be a multiple too
+        if tile is not None and (tile < least or tile % least):
+            raise problem("tile", tile, f"a multiple of {least} for this prior", "0, or nothing, for the whole image.")
 
     def _predict(self, x_t: Tensor, t: Tensor, abar: Tensor, tile: int | None) -> Tensor:
         """The prior's x0; padding and tiles exist only around the network call."""
@@ -246,13 +245,10 @@ def check_range_int(argument: str, value: int) -> int:
 
 def _check_scheduler(scheduler: Any) -> None:
     name = type(scheduler).__name__
-    if any(word in name for word in _REFUSED) or not hasattr(scheduler, "betas"):
-        raise problem(
-            "scheduler",
-            name,
-            "a variance-preserving scheduler with betas",
-            "Use DDPMScheduler with the prior's betas.",
-        )
+    check_noise_model(name, scheduler.config.get("prediction_type", "epsilon"), "scheduler")
+    if not hasattr(scheduler, "betas"):
+        expected = "a variance-preserving scheduler with betas"
+        raise problem("scheduler", name, expected, "Use DDPMScheduler with the prior's betas.")
 
 
 def _as_batch(argument: str, source: Any) -> Tensor:

@@ -33,7 +33,7 @@ Tone = Annotated[
 BitDepth = Annotated[int, typer.Option("--bit-depth", help="8 or 16 (PNG and TIFF) bits of the result.")]
 Tile = Annotated[
     int | None,
-    typer.Option("--tile", help="Pixels a side that the network sees at once; 0: all.  [default: 1024 above 4 MP]"),
+    typer.Option("--tile", help="Pixels a side that the network sees at once; 0: all.  [default: above 4 MP]"),
 ]
 Compile = Annotated[
     bool,

@@ -71,7 +71,9 @@ def prior_convert(
     new_attention_order: Annotated[
         bool, typer.Option("--new-attention-order", help="As trained with that flag.")
     ] = False,
-    schedule: Annotated[str, typer.Option(help="linear or cosine, 1000 steps.")] = "linear",
+    schedule: Annotated[str, typer.Option(help="linear or cosine (noise_schedule).")] = "linear",
+    diffusion_steps: Annotated[int, typer.Option(min=1, help="Of that schedule, as trained.")] = 1000,
+    predict_xstart: Annotated[bool, typer.Option("--predict-xstart", help="As trained with that flag.")] = False,
     licence: Annotated[str, typer.Option(help="What the weights allow; kept with them.")] = "not stated",
 ) -> None:
     """Write an OpenAI guided-diffusion checkpoint as a prior of stock diffusers classes, safetensors."""
@@ -83,6 +85,8 @@ def prior_convert(
         head_channels=head_channels,
         new_attention_order=new_attention_order,
         schedule=schedule,
+        diffusion_steps=diffusion_steps,
+        predict_xstart=predict_xstart,
         licence=licence,
     )
     typer.echo(folder)

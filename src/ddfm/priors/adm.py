@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import re
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddfm._checks import problem
+from ddfm._checks import DDFMError, problem
 
 __all__ = [
     "AdmConfig",
@@ -111,10 +112,8 @@ def _check_kind(state: Mapping[str, Tensor]) -> None:
         raise problem("checkpoint", "a latent or text-to-image model", "a network of pixels, without a condition")
     needed = ("time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.0.in_layers.0.weight", "out.2.weight")
     if missing := [key for key in (*needed, "input_blocks.1.0.emb_layers.1.weight") if key not in state]:
-        some = ", ".join(sorted(state)[:3])
-        raise problem(
-            "checkpoint", f"no tensor {missing[0]} (it has: {some}, ...)", "a guided-diffusion state dict", _FOLDER
-        )
+        some = f"it has: {', '.join(sorted(state)[:3])}, ..." if state else "it is empty"
+        raise problem("checkpoint", f"no tensor {missing[0]} ({some})", "a guided-diffusion state dict", _FOLDER)
     if "out.0.weight" in state and state["input_blocks.0.0.weight"].ndim != 4:
         raise problem("checkpoint", "convolutions of another dimension", "a network of pictures")
 
@@ -129,6 +128,9 @@ def _output_layout(state: Mapping[str, Tensor]) -> tuple[int, list[int]]:
 
 
 def _check_config(config: AdmConfig) -> None:
+    if config.in_channels not in (1, 3):
+        remedy = "Networks that take a second picture or a latent one, such as those for upsampling, are no priors."
+        raise problem("checkpoint", f"{config.in_channels} input channels", "1 (luma) or 3 (RGB)", remedy)
     for channels, attends in zip(config.channels, config.attention, strict=True):
         if channels % GROUPS:
             raise problem("checkpoint", f"{channels} channels", f"multiples of {GROUPS}, the groups of ADM's norms")
@@ -182,16 +184,27 @@ def to_unet(state: Mapping[str, Tensor], config: AdmConfig, dtype: torch.dtype =
         if theirs not in state:
             raise problem("checkpoint", f"no tensor {theirs}", "one for each layer of the inferred network", _WHOLE)
         used.add(theirs)
+        _check_values(theirs, state[theirs])
         converted[ours] = _part(state[theirs], part, config).to(dtype)
         if ours not in wanted or tuple(converted[ours].shape) != wanted[ours]:
             got = f"{theirs} of shape {tuple(state[theirs].shape)}"
             raise problem("checkpoint", got, f"what fits {ours}, {wanted.get(ours, 'which does not exist')}")
     if unused := sorted(state.keys() - used):
-        raise problem("checkpoint", f"{len(unused)} tensors without a place: {', '.join(unused[:5])}", "none left over")
+        got = f"{len(unused)} tensors without a place: {', '.join(unused[:5])}"
+        raise problem("checkpoint", got, "none left over", "It is of another architecture, or holds more than one.")
     if empty := sorted(wanted.keys() - converted.keys()):
         raise problem("checkpoint", f"nothing for {', '.join(empty[:5])}", "a tensor for each layer")
     unet.load_state_dict(converted, strict=True, assign=True)
     return unet.eval()
+
+
+def _check_values(name: str, tensor: Tensor) -> None:
+    if not tensor.is_floating_point():
+        raise problem(
+            "checkpoint", f"{name} of {tensor.dtype}", "floating-point weights", "Quantised ones cannot serve."
+        )
+    if not bool(tensor.isfinite().all()):
+        raise problem("checkpoint", f"{name} with NaN or infinite values", "finite weights", "Copy or fetch it again.")
 
 
 #: Which third of a qkv tensor; None for a whole one.
@@ -289,26 +302,51 @@ _FOLDER = "A model of diffusers needs no conversion: give its folder as --prior.
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """The state dict of a .pt file, tensors only: nothing in it is executed. Raises DDFMError."""
+    if path.is_dir():
+        raise problem("checkpoint", f"{path}, a folder", "a file of torch.save", _FOLDER)
     if not path.is_file():
         raise problem("checkpoint", path, "an existing file", "Check the path.")
-    with path.open("rb") as file:
-        head = file.read(4)
-    if head != b"PK\3\4":  # a zip archive, which is what torch.save writes
-        got = f"{path}, {f'which begins with {head!r}' if head else 'an empty file'}"
-        raise problem("checkpoint", got, "a file of torch.save (version 1.6 or newer)", _FOLDER)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with path.open("rb") as file:
+            head = file.read(len(_OLD))
+    except OSError as error:
+        raise problem("checkpoint", f"{path} ({error.strerror})", "a file that can be read") from error
+    archive = head.startswith(b"PK\3\4")
+    if not archive and head != _OLD:
+        got = f"{path}, {f'which begins with {head[:4]!r}' if head else 'an empty file'}"
+        raise problem("checkpoint", got, "a file of torch.save", _FOLDER)
+    try:
+        if archive:
+            _check_archive(path)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
+    except DDFMError:
+        raise
     except pickle.UnpicklingError as error:
         remedy = "Nothing in it was run. Where you trust it, save its state dict alone."
         raise problem("checkpoint", f"{path}, which holds other things than tensors", "tensors only", remedy) from error
-    except Exception as error:  # torch raises many kinds for an archive with a part missing
-        remedy = "It is cut short or damaged: copy or fetch it again."
-        raise problem("checkpoint", f"{path}, which cannot be read", "a whole file of torch.save", remedy) from error
+    except Exception as error:  # torch raises many kinds for a file with a part missing
+        raise _damaged(path, "cannot be read") from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         some = f"entries {', '.join(map(str, list(state)[:5]))}" if isinstance(state, dict) else type(state).__name__
         remedy = "Save the state dict in it alone, with torch.save."
         raise problem("checkpoint", f"{path}, which holds other things than tensors ({some})", "a state dict", remedy)
     return state
+
+
+#: How torch.save before version 1.6 begins: a pickled magic number.
+_OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
+
+def _check_archive(path: Path) -> None:
+    """The checksums of a zip archive, which torch passes over."""
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise _damaged(path, f"is damaged in {damaged}")
+
+
+def _damaged(path: Path, how: str) -> DDFMError:
+    remedy = "It is cut short or damaged: copy or fetch it again."
+    return problem("checkpoint", f"{path}, which {how}", "a whole file of torch.save", remedy)
 
 
 def parameters(unet: Any) -> int:
