@@ -58,6 +58,22 @@ def test_a_pair(ddfm, pairs):
         assert (image.size, image.mode) == ((24, 20), "RGB")
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "hinted"),
+    [
+        ("ct.png", [], True),
+        ("PET-12.png", ["--preset", "fast"], True),
+        ("ct.png", ["--preset", "medical"], False),
+        ("ct.png", ["--preset", "paper", "--steps", "1"], False),
+        ("insect.png", [], False),  # a word of its own
+    ],
+)
+def test_a_scan_is_told_of_the_settings_for_scans(ddfm, pairs, name, options, hinted):
+    (pairs / "ir" / "a.png").rename(pairs / name)
+    code, text = ddfm("fuse", name, "vis/a.png", "-o", "f.png", *options)
+    assert (code, "--preset medical is made for scans" in text) == (0, hinted)
+
+
 def test_folders_report_and_resume(ddfm, pairs):
     code, text = ddfm("fuse", "ir", "vis", "-o", "out", "--report", "r.jsonl")
     assert (code, text) == (0, "3 fused, 0 kept from an earlier run, 0 failed")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ __all__ = [
     "check_pairs",
     "find_known",
     "find_pairs",
+    "is_scan",
     "match_folders",
     "pairs_sha256",
 ]
@@ -154,6 +156,12 @@ class PairedData:
             raise problem(f"{a}, {b}", "no file stem in both", "pairs of images with the same names")
         left = tuple(t[stem] for t in tables for stem in sorted(t.keys() - set(common)))
         return cls(name or a.parent.name, (a.name, b.name), {s: (tables[0][s], tables[1][s]) for s in common}, left)
+
+
+def is_scan(path: Path) -> bool:
+    """Whether the name of a file or of its folder says CT, PET or SPECT, as a word of its own."""
+    words = re.split(r"[^a-z]+", f"{path.parent.name} {path.stem}".lower())
+    return any(word in _SCANS for word in words)
 
 
 def find_known(root: Path, name: str) -> tuple[Path, PairedData | DDFMError] | None:

@@ -83,6 +83,7 @@ def fuse(
     folder = output if sources[0].is_dir() else None
     config = FuseConfig(preset, prior, steps, seed, device, dtype, tone, bit_depth, tile, compile, noise_std)
     config.check_count(len(sources))
+    _hint(jobs[0], preset)
     config.check_format(jobs[0].output.suffix)
     engine.check_writable(jobs)
     if not folder:
@@ -90,6 +91,16 @@ def fuse(
     if report:
         engine.check_report(report, folder)
     raise typer.Exit(_run(jobs, config, folder, overwrite, report))
+
+
+def _hint(job: Job, preset: str) -> None:
+    """Say that there are settings for scans, where the first source's name says that it is one."""
+    from ddfm.datasets import is_scan
+    from ddfm.presets import MEDICAL
+
+    other = MEDICAL.get(preset.split("@")[0])
+    if other and is_scan(job.sources[0]):
+        say(f"note: {job.sources[0].name} is called a scan; --preset {other} is made for scans", "yellow")
 
 
 def _run(jobs: list[Job], config: FuseConfig, folder: Path | None, overwrite: bool, report: Path | None) -> int:
