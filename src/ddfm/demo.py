@@ -11,6 +11,7 @@ from ddfm import samples
 from ddfm._checks import problem
 from ddfm.fusion import FuseConfig, Fuser
 from ddfm.io import encode_image, from_array, write_bytes
+from ddfm.presets import MEDICAL
 
 __all__ = ["SCENES", "make_demo", "side_by_side"]
 
@@ -26,15 +27,19 @@ SCENES: dict[str, Callable[[], samples.Sample]] = {
 def make_demo(folder: Path, preset: str = "balanced") -> list[Path]:
     """Write sources, fused image and a sheet for each scene into ``folder``; return the sheets' paths.
 
+    Scans are fused with what ``MEDICAL`` names beside the preset.
+
     Pictures of an earlier demo are replaced: the names are the demo's own. Raises DDFMError if the folder cannot be
     written.
     """
-    fuser = Fuser(FuseConfig(preset=preset))
+    cameras, scans = Fuser(FuseConfig(preset=preset)), Fuser(FuseConfig(preset=MEDICAL.get(preset, preset)))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise problem("folder", folder, "a folder that can be made", str(error)) from error
-    return [_scene(folder, stem, render(), fuser) for stem, render in SCENES.items()]
+    return [
+        _scene(folder, stem, render(), scans if stem.endswith("mri") else cameras) for stem, render in SCENES.items()
+    ]
 
 
 def _scene(folder: Path, stem: str, sample: samples.Sample, fuser: Fuser) -> Path:
