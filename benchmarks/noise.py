@@ -13,9 +13,15 @@ texture target from the one-step sources, prior weight 1, warm start from the no
 auto (preset balanced with that noise, or the estimated), fast (preset fast with that noise), balanced-plain and
 fast-plain (the presets, not told). PSNR: to EM alone on the clean sources.
 
-    python benchmarks/noise.py PAIRS [--crop 256] [--limit N] [--conditions ...] [--output FILE] [--crops FOLDER]
+In the file: metrics of every picture against the clean sources, its natural-image statistics (the same of clean
+photographs with --photographs), means, and for the rows of the full method the paired differences to each way of
+denoising first, with 95 % intervals by the bootstrap over images.
 
-PAIRS holds roadscene-dev, tno-dev and msrs-dev. A run that was stopped goes on where it stopped.
+    python benchmarks/noise.py PAIRS [--crop 256] [--limit N] [--conditions ...] [--photographs DIR] [--output FILE]
+    python benchmarks/noise.py PAIRS --limit 1 --crop 128 --output quick.json     # some minutes, to see that it runs
+    python benchmarks/noise.py PAIRS --crops FOLDER                               # blind crops and their key, no scores
+
+PAIRS holds some of roadscene-dev, tno-dev and msrs-dev. A run that was stopped goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -26,7 +32,7 @@ import hashlib
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,33 +41,38 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from _common import RESULTS, images_in, prior_facts, provenance, write_json
+from _common import (
+    RESULTS,
+    check_folder,
+    check_output,
+    errors_teach,
+    images_in,
+    positive,
+    prior_facts,
+    provenance,
+    write_json,
+)
 from ddfm import metrics
+from ddfm._checks import problem
 from ddfm._runtime import keep_freed_memory
 from ddfm.bench.significance import compare
 from ddfm.denoising import level_of, turned
 from ddfm.fusion import FuseConfig, Fuser, to_luma
 from ddfm.io import read_image
 from ddfm.likelihood import FusionLikelihood, FusionState, em_alone
+from ddfm.noise import deviations
+from ddfm.noisy import with_noise
 from ddfm.presets import get_preset
 from prior_denoise import bm3d_denoiser
 
 FOLDERS = ("roadscene-dev", "tno-dev", "msrs-dev")
 CONDITIONS = ("gauss25", "gauss15", "headroom25", "stripes", "jpeg15")
 SEED = 0
-ROWS = (
-    "em",
-    "em-noise",
-    "bm3d",
-    "one-step",
-    "ensemble",
-    "sampling",
-    "given",
-    "auto",
-    "fast",
-    "balanced-plain",
-    "fast-plain",
-)
+FULL = ("given", "auto", "fast")  # rows of the full method
+FIRST = ("bm3d", "one-step", "ensemble")  # rows that denoise first
+COMPARED = ("PSNR", "SCD", "hot", "texture")
+SHOWN = ("PSNR", "SCD", "hot", "texture", "minVIF", "Qabf", "SD", "kurtosis", "slope")
+Scores = dict[str, dict[str, float | None]]  # image -> metric -> value
 Pair = tuple[np.ndarray, np.ndarray]  # infrared, visible: float32 (H, W) in [0, 1]
 
 
@@ -89,7 +100,8 @@ def degrade(name: str, condition: str, clean: Pair) -> tuple[Pair, tuple[float, 
     rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
     if condition == "jpeg15":
         coded = (_jpeg(clean[0], 15), _jpeg(clean[1], 15))
-        return coded, tuple(float(np.sqrt(np.mean((a - b) ** 2))) for a, b in zip(coded, clean, strict=True))  # type: ignore[return-value]
+        first, second = (float(np.sqrt(np.mean((a - b) ** 2))) for a, b in zip(coded, clean, strict=True))
+        return coded, (first, second)
     sigma = 10.0 if condition == "stripes" else float(condition[-2:])
     noisy = [x + sigma / 255 * rng.standard_normal(x.shape) for x in clean]
     levels = [sigma / 255, sigma / 255]
@@ -125,6 +137,9 @@ class Guided:
     def init(self, sources: Tensor) -> FusionState:
         return self.inner.init(sources, self.guides)
 
+    def start(self, state: FusionState) -> Tensor:
+        return self.inner.start(state)
+
     def step(self, x0: Tensor, state: FusionState, snr: float) -> tuple[Tensor, FusionState]:
         return self.inner.step(x0, state, snr)
 
@@ -137,7 +152,8 @@ class Rows:
         assert isinstance(self.preset.likelihood, FusionLikelihood)
         self.likelihood = self.preset.likelihood
         self.bm3d = bm3d_denoiser()
-        self.pipe = Fuser(FuseConfig()).pipeline
+        self.fuser = Fuser(FuseConfig())
+        self.pipe = self.fuser.pipeline
         self.abar = self.pipe._alpha_bar()
 
     def em(self, pair: Pair, levels: tuple[float, ...] = ()) -> np.ndarray:
@@ -173,8 +189,9 @@ class Rows:
         out = self.pipe(*x, num_inference_steps=5, likelihood=guided, start=start, warm_sweeps=2)
         return out.images[0, 0].numpy()
 
-    def by_preset(self, pair: Pair, **options: Any) -> np.ndarray:
-        return _fuser(**options).fuse(*pair).data
+    def by_preset(self, pair: Pair, name: str, noise_std: str | tuple[float, ...] | None = None) -> np.ndarray:
+        self.fuser.preset = with_noise(get_preset(name), noise_std)
+        return self.fuser.fuse(*pair).data
 
     def table(self) -> dict[str, Callable[[Pair, tuple[float, ...]], np.ndarray]]:
         """Row -> method."""
@@ -185,25 +202,13 @@ class Rows:
             "one-step": lambda p, s: self.em(self.denoised(p, s, 1)),
             "ensemble": lambda p, s: self.em(self.denoised(p, s, 4)),
             "sampling": self.sampling,
-            "given": lambda p, s: self.by_preset(p, noise_std=s),
-            "auto": lambda p, s: self.by_preset(p, noise_std="auto"),
-            "fast": lambda p, s: self.by_preset(p, preset="fast", noise_std=s),
-            "balanced-plain": lambda p, s: self.by_preset(p),
-            "fast-plain": lambda p, s: self.by_preset(p, preset="fast"),
+            "given": lambda p, s: self.by_preset(p, "balanced", s),
+            "auto": lambda p, s: self.by_preset(p, "balanced", "auto"),
+            "fast": lambda p, s: self.by_preset(p, "fast", s),
+            "balanced-plain": lambda p, s: self.by_preset(p, "balanced"),
+            "fast-plain": lambda p, s: self.by_preset(p, "fast"),
         }
         return rows if self.bm3d else {k: v for k, v in rows.items() if k != "bm3d"}
-
-
-_FUSERS: dict[str, Fuser] = {}
-
-
-def _fuser(**options: Any) -> Fuser:
-    key = repr(sorted(options.items()))
-    if key not in _FUSERS:
-        if len(_FUSERS) > 8:
-            _FUSERS.clear()
-        _FUSERS[key] = Fuser(FuseConfig(**options))
-    return _FUSERS[key]
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -243,27 +248,39 @@ def interval(differences: np.ndarray, resamples: int = 10_000) -> list[float]:
 
 
 def summary(images: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Means over images of each row, and paired differences of PSNR against each way of denoising first."""
+    """Means over images of each row, and paired differences of the full method to each way of denoising first."""
     rows = list(next(iter(images.values()))["rows"])
-    names = list(next(iter(images.values()))["rows"][rows[0]])
     values = {row: {n: image["rows"][row] for n, image in images.items()} for row in rows}
-    means = {
-        row: {m: float(np.mean([v[m] for v in values[row].values() if v[m] is not None])) for m in names}
-        for row in rows
+    values["clean"] = {n: image["clean"] for n, image in images.items()}  # EM alone on the clean sources
+    return {
+        "images": len(images),
+        "means": {row: means(list(scores.values())) for row, scores in values.items()},
+        "differences": {
+            f"{mine} - {other}": differences(values[mine], values[other])
+            for mine in FULL
+            for other in FIRST
+            if mine in values and other in values
+        },
     }
-    differences: dict[str, Any] = {}
-    for mine in ("given", "auto", "fast"):
-        for other in ("bm3d", "one-step", "ensemble"):
-            if other in values and mine in values:
-                gain = np.array([values[mine][n]["PSNR"] - values[other][n]["PSNR"] for n in images])
-                test = compare(values[mine], {other: values[other]}, ("PSNR",))[0]
-                differences[f"{mine} - {other}"] = {
-                    "mean": float(gain.mean()),
-                    "interval": interval(gain),
-                    "better_on": float((gain > 0).mean()),
-                    "p": test.p,
-                }
-    return {"images": len(images), "means": means, "psnr_differences": differences}
+
+
+def means(scores: list[dict[str, float | None]]) -> dict[str, float | None]:
+    """Of each metric, over the images that have it; None where none has."""
+    found = {m: [v for v in (score[m] for score in scores) if v is not None] for m in scores[0]}
+    return {m: float(np.mean(v)) if v else None for m, v in found.items()}
+
+
+def differences(mine: Scores, other: Scores) -> dict[str, Any]:
+    """Of each compared metric, over the images where both have it: mean, interval, share of images ahead, p."""
+    found = {}
+    for test in compare(mine, {"": other}, COMPARED):
+        pairs = [(mine[n][test.metric], other[n][test.metric]) for n in mine]
+        gain = np.array([a - b for a, b in pairs if a is not None and b is not None])
+        if len(gain):
+            p = None if np.isnan(test.p) else test.p
+            figures = {"mean": float(gain.mean()), "interval": interval(gain), "better_on": float((gain > 0).mean())}
+            found[test.metric] = figures | {"n": len(gain), "p": p}
+    return found
 
 
 class Run:
@@ -272,16 +289,17 @@ class Run:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.images: dict[str, dict[str, Any]] = {}
+        self.facts = {"provenance": provenance(("bm3d", "pillow")), "prior": prior_facts("bundled")}
         if options.output.is_file():
             stored = json.loads(options.output.read_text("utf-8"))
             if stored.get("protocol") == self.protocol():
                 self.images = stored["images"]
         self.rows = Rows()
-        self.facts = {"provenance": provenance(("bm3d", "pillow")), "prior": prior_facts("bundled")}
 
     def protocol(self) -> dict[str, Any]:
         presets = {name: get_preset(name).settings() for name in ("balanced", "fast")}
-        return json.loads(json.dumps({"crop": self.options.crop, "seed": SEED, "presets": presets}))
+        prior = self.facts["prior"]["sha256"]
+        return json.loads(json.dumps({"crop": self.options.crop, "seed": SEED, "presets": presets, "prior": prior}))
 
     def measure(self, folder: Path, path: Path, condition: str) -> None:
         """One pair in one condition, unless it is known."""
@@ -289,7 +307,7 @@ class Run:
         known = self.images.setdefault(condition, {})
         table = self.rows.table()
         rows = known.get(key, {}).get("rows", {})
-        missing = [name for name in table if name not in rows or (name in self.options.redo)]
+        missing = [name for name in table if name not in rows]
         if not missing:
             return
         clean = read_pair(folder, path, self.options.crop)
@@ -298,7 +316,7 @@ class Run:
         degraded, levels = degrade(key, condition, clean)
         reference = self.rows.em(clean)
         rows |= {name: score(table[name](degraded, levels), clean, reference) for name in missing}
-        estimated = _fuser(noise_std="auto")._settle([torch.from_numpy(x)[None, None] for x in degraded])[1]
+        estimated = (deviations("auto", stack(degraded))[0] / 2).tolist()
         known[key] = {
             "levels": [255 * v for v in levels],
             "estimated": [255 * v for v in estimated],
@@ -323,7 +341,6 @@ def write_crops(run: Run, pairs: list[tuple[Path, Path]], out: Path) -> None:
     """One sheet a pair at sigma 25: five pictures in an order of chance, and the key in another file."""
     from ddfm.bench.crops import SIDE, window
 
-    out.mkdir(parents=True, exist_ok=True)
     rng, key = np.random.default_rng(SEED), {}
     table = run.rows.table()
     for folder, path in pairs:
@@ -354,50 +371,52 @@ def photographs(folder: Path, crop: int = 256) -> dict[str, float]:
 
 
 def chosen(options: argparse.Namespace) -> list[tuple[Path, Path]]:
-    """(folder, infrared file) of the pairs, at most ``limit`` of each folder."""
-    found = []
-    for name in FOLDERS:
-        folder = options.pairs / name
-        if not folder.is_dir():
-            print(f"{name}: not there, left out", file=sys.stderr)
-            continue
-        found += [(folder, path) for path in images_in(folder / "ir")[: options.limit]]
-    return found or sys.exit(f"{options.pairs}: holds none of {', '.join(FOLDERS)}")
+    """(folder, infrared file) of the pairs, at most ``limit`` of each folder. Raises DDFMError."""
+    folders = [options.pairs / name for name in FOLDERS if (options.pairs / name).is_dir()]
+    if not folders:
+        raise problem("PAIRS", options.pairs, f"a folder with some of {', '.join(FOLDERS)}")
+    for name in sorted(set(FOLDERS) - {folder.name for folder in folders}):
+        print(f"{name}: not there, left out", file=sys.stderr)
+    return [(folder, path) for folder in folders for path in images_in(folder / "ir")[: options.limit]]
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", type=Path, metavar="PAIRS")
     parser.add_argument("--crop", type=int, default=256, help="pixels a side from the middle; 0: whole pictures")
-    parser.add_argument("--limit", type=int, help="only so many pairs of a folder")
+    parser.add_argument("--limit", type=positive, help="only so many pairs of a folder")
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
     parser.add_argument("--output", type=Path, default=RESULTS / "noise.json")
-    parser.add_argument(
-        "--crops", type=Path, metavar="FOLDER", help="write blind crops of the pairs there, and no scores"
-    )
+    parser.add_argument("--crops", type=Path, metavar="FOLDER", help="write blind crops there, and no scores")
     parser.add_argument("--photographs", type=Path, help="also the statistics of these clean photographs")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
-def main() -> None:
-    options = parse()
+def show(condition: str, table: dict[str, dict[str, float | None]]) -> None:
+    for row, values in table.items():
+        shown = (f"{k} {values[k]:.3f}" for k in SHOWN if values[k] is not None)
+        print(f"{condition:11s} {row:15s} {'  '.join(shown)}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
     keep_freed_memory()
-    run = Run(options)
-    pairs = chosen(options)
-    if options.crops:
-        write_crops(run, pairs, options.crops)
-        print(options.crops)
-        return
-    if options.photographs:
-        run.facts["photographs"] = photographs(options.photographs)
-    for condition in options.conditions:
-        for folder, path in pairs:
-            run.measure(folder, path, condition)
-        for row, values in summary(run.images[condition])["means"].items():
-            shown = "  ".join(f"{k} {values[k]:.3f}" for k in ("PSNR", "SCD", "hot", "texture", "minVIF", "Qabf", "SD"))
-            print(f"{condition:11s} {row:15s} {shown}", flush=True)
-    run.save(complete=True)
-    print(options.output)
+    with errors_teach("what was measured is kept: the same command goes on"):
+        pairs = chosen(options)
+        check_output(options.output)
+        run = Run(options)
+        if options.crops:
+            write_crops(run, pairs, check_folder(options.crops))
+            print(options.crops)
+            return
+        if options.photographs:
+            run.facts["photographs"] = photographs(options.photographs)
+        for condition in options.conditions:
+            for folder, path in pairs:
+                run.measure(folder, path, condition)
+            show(condition, summary(run.images[condition])["means"])
+        run.save(complete=True)
+        print(options.output)
 
 
 if __name__ == "__main__":

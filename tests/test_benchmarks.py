@@ -522,3 +522,83 @@ def test_reference_refuses_with_a_remedy(script, checkout, larger, pairs, tmp_pa
     assert "without num_channels" in refused(checkout, larger, "--random")
     (checkout / "sample.py").unlink()
     assert "without sample.py" in refused(checkout, larger, "--random")
+
+
+# ---- noise ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def noise_pairs(tmp_path):
+    """Two rendered pairs of 96x112 pixels, in the two of the three folders that the script is to find."""
+    from ddfm import samples
+
+    for name, seed in (("roadscene-dev", 0), ("tno-dev", 1)):
+        scene = samples.street((96, 112), seed)
+        for role, data in (("ir", scene.clean_infrared), ("vi", scene.clean_visible)):
+            folder = tmp_path / "noise" / name / role
+            folder.mkdir(parents=True)
+            Image.fromarray(np.rint(data * 255).astype(np.uint8)).save(folder / "a.png")
+    return tmp_path / "noise"
+
+
+def test_noise_runs_small_and_goes_on(script, noise_pairs, tmp_path, monkeypatch, capsys):
+    noise, out = script("noise"), tmp_path / "noise.json"
+    monkeypatch.setattr(noise, "keep_freed_memory", lambda: None)
+    words = [noise_pairs, "--crop", 80, "--conditions", "gauss25", "--output", out]
+    assert run(noise, *words, "--limit", 1) == 0
+    assert "msrs-dev: not there" in capsys.readouterr().err
+    found = json.loads(out.read_text())
+    assert found["complete"] and found["provenance"]["machine"] and found["prior"]["sha256"]
+    images, table = found["images"]["gauss25"], found["summary"]["gauss25"]["means"]
+    assert set(images) == {"roadscene-dev/a", "tno-dev/a"}
+    assert {"em", "em-noise", "one-step", "ensemble", "given", "auto", "fast", "clean"} <= set(table)
+    assert table["clean"]["PSNR"] == 100  # the cap of equal pictures
+    assert table["given"]["PSNR"] > table["em"]["PSNR"] + 4
+    gain = found["summary"]["gauss25"]["differences"]["given - one-step"]["PSNR"]
+    assert gain["mean"] == pytest.approx(table["given"]["PSNR"] - table["one-step"]["PSNR"])
+    assert gain["n"] == 2 and gain["interval"][0] <= gain["mean"] <= gain["interval"][1]
+    for image in images.values():
+        assert image["levels"] == [25, 25] and all(abs(v - 25) < 5 for v in image["estimated"])
+    monkeypatch.setattr(noise.Rows, "table", lambda self: dict.fromkeys(table.keys() - {"clean"}, pytest.fail))
+    assert run(noise, *words) == 0  # known: nothing is run again
+
+
+def test_noise_lays_out_blind_crops(script, noise_pairs, tmp_path, monkeypatch):
+    noise = script("noise")
+    monkeypatch.setattr(noise, "keep_freed_memory", lambda: None)
+    assert run(noise, noise_pairs, "--crops", tmp_path / "crops", "--crop", 96) == 0
+    key = json.loads((tmp_path / "crops/key.json").read_text())
+    assert set(key) == {p.name for p in (tmp_path / "crops").glob("*.png")}
+    assert len(key) == 4 and all({"given", "em", "clean"} <= set(order) for order in key.values())
+
+
+@pytest.mark.parametrize("condition", ["gauss15", "headroom25", "stripes", "jpeg15"])
+def test_noise_degrades_as_it_says(script, condition):
+    noise = script("noise")
+    clean = (np.full((128, 160), 0.5, np.float32), np.tile(np.linspace(0.2, 0.8, 160, dtype=np.float32), (128, 1)))
+    pair, levels = noise.degrade("x", condition, clean)
+    assert all(np.array_equal(a, b) for a, b in zip(pair, noise.degrade("x", condition, clean)[0], strict=True))
+    for degraded, level, truth in zip(pair, levels, clean, strict=True):
+        assert np.abs(degraded * 255 - np.rint(degraded * 255)).max() < 1e-4
+        # 20,480 pixels: a spread of 0.5 %; of stripes, half of it comes from 160 columns alone: 4 %
+        rms = np.sqrt(np.mean((degraded - truth).astype(float) ** 2))
+        assert rms == pytest.approx(level, rel=0.12 if condition == "stripes" else 0.02, abs=1e-3)
+    columns = (pair[0] - clean[0]).mean(0).std() * 255
+    assert (columns > 8) == (condition == "stripes")
+
+
+def test_noise_statistics_of_pictures_that_are_known(script):
+    """White noise has kurtosis 3 and a flat spectrum; an integral of it falls with the square of the frequency."""
+    noise = script("noise")
+    white = np.random.default_rng(0).standard_normal((256, 256))
+    found = noise.statistics(white)
+    assert found["kurtosis"] == pytest.approx(3, abs=0.1) and found["slope"] == pytest.approx(0, abs=0.15)
+    radius = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.fftfreq(256)[None])
+    radius[0, 0] = 1
+    pink = np.fft.ifft2(np.fft.fft2(white) / radius).real
+    assert noise.statistics(pink)["slope"] == pytest.approx(-2, abs=0.15)
+
+
+def test_noise_refuses_with_a_remedy(script, tmp_path, capsys):
+    assert run(script("noise"), tmp_path, "--output", tmp_path / "x.json") == 2
+    assert "expected a folder with some of" in capsys.readouterr().err
