@@ -239,6 +239,14 @@ def test_the_papers_prior_has_its_parameters():
     assert len(empty) == len({theirs for _, theirs, _ in adm._mapping(ADM_256)})
 
 
+def test_the_papers_architecture_is_read_from_its_shapes(monkeypatch):
+    monkeypatch.setattr(torch, "randn", lambda *shape, generator: torch.empty(*shape, device="meta"))  # no 2 GB
+    state = checkpoint(ADM_256)
+    assert sum(tensor.numel() for tensor in state.values()) == 552_814_086
+    assert adm.infer_config(state) == ADM_256
+    assert state.keys() == set(adm.all_names(ADM_256))
+
+
 def test_every_tensor_is_used_once_and_only_once():
     names = [theirs for _, theirs, part in adm._mapping(small()) if part in (None, -1)]
     thirds = [theirs for _, theirs, part in adm._mapping(small()) if part in (0, 1, 2)]

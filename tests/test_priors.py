@@ -239,6 +239,27 @@ def test_parts_beside_the_index_as_in_early_models_of_the_hub(stock):
         load_prior(stock)
 
 
+def test_names_of_attention_layers_as_in_early_models_of_the_hub(tmp_path):
+    blocks = {
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+        "add_attention": True,
+        "attention_head_dim": None,
+    }
+    network = unet(3, **blocks)
+    diffusers.DDPMPipeline(network, diffusers.DDPMScheduler()).save_pretrained(tmp_path / "old")
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def old(key):
+        for ours, theirs in names.items():
+            key = key.replace(ours, theirs)
+        return key
+
+    weights_of(tmp_path / "old", lambda state: {old(key): value for key, value in state.items()})
+    loaded = load_prior(tmp_path / "old").unet.state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in network.state_dict().items())
+
+
 def test_names_that_are_none(tmp_path):
     with pytest.raises(DDFMError, match="an empty name"):
         load_prior("")

@@ -396,7 +396,7 @@ def check_images(images: Sequence[Image]) -> list[str]:
 #: where the network sees the whole image; what comes beside a tile; the same with EM in strips.
 BYTES_PER_PIXEL = 1200
 TILED_BYTES_PER_PIXEL = 400
-STRIP_BYTES_PER_PIXEL = 60
+STRIP_BYTES_PER_PIXEL = 34
 
 
 def check_memory(height: int, width: int, need: float) -> None:
