@@ -544,7 +544,7 @@ def noise_pairs(tmp_path):
 def test_noise_runs_small_and_goes_on(script, noise_pairs, tmp_path, monkeypatch, capsys):
     noise, out = script("noise"), tmp_path / "noise.json"
     monkeypatch.setattr(noise, "keep_freed_memory", lambda: None)
-    words = [noise_pairs, "--crop", 80, "--conditions", "gauss25", "--output", out]
+    words = [noise_pairs, "--crop", 64, "--conditions", "gauss25", "--output", out]
     assert run(noise, *words, "--limit", 1) == 0
     assert "msrs-dev: not there" in capsys.readouterr().err
     found = json.loads(out.read_text())
@@ -558,7 +558,7 @@ def test_noise_runs_small_and_goes_on(script, noise_pairs, tmp_path, monkeypatch
     assert gain["mean"] == pytest.approx(table["given"]["PSNR"] - table["one-step"]["PSNR"])
     assert gain["n"] == 2 and gain["interval"][0] <= gain["mean"] <= gain["interval"][1]
     for image in images.values():
-        assert image["levels"] == [25, 25] and all(abs(v - 25) < 5 for v in image["estimated"])
+        assert image["levels"] == [25, 25] and all(abs(v - 25) < 7 for v in image["estimated"])
     monkeypatch.setattr(noise.Rows, "table", lambda self: dict.fromkeys(table.keys() - {"clean"}, pytest.fail))
     assert run(noise, *words) == 0  # known: nothing is run again
 
