@@ -10,8 +10,10 @@ With T = 20 grey levels:
 - the lesion's contrast is its mean minus the mean of the ring around it, SURROUND pixels from its edge; it has vanished
   where less than T is left. kept: its contrast over that in the stronger source;
 - a blob's contrast is the mean over a disc minus the mean over the ring around it, of twice its radius; radii of RADII
-  pixels, the strongest counts. One has appeared, bright or dark, where its contrast is T above anything of the same
-  sign that a source has within REACH pixels of it;
+  pixels, the strongest counts. One has appeared, bright or dark, where its contrast is T above what both sources
+  together have of the same sign within REACH pixels of it: no mixture of the two could have it. Mixtures do add up:
+  fluid between bone of the CT and white matter of the MRI is darker to its surround than in either, and that is
+  strongest_gain, the most by which a contrast is above the stronger source's;
 - an edge exceeds both sources' where the length of the fused gradient is above the larger of theirs there. The share
   of such pixels is given for any excess and for one of 2 grey levels and more.
 Lengths are for pictures of 128 pixels and grow with them.
@@ -142,13 +144,14 @@ class Truth:
         """What the fused picture has that the sources have not, and what it lost; see the top of this file."""
         ours, theirs = blobs(fused, self.scale), [blobs(s, self.scale) for s in self.sources]
         contrast, before = self.contrast(fused), max(self.contrast(s) for s in self.sources)
-        new = max(self._new(sign * ours, [sign * t for t in theirs]) for sign in (1, -1))
+        new, gain = np.max([self._new(sign * ours, [sign * t for t in theirs]) for sign in (1, -1)], axis=0).tolist()
         excess = self.excess(fused)
         return {
             "vanished": contrast < THRESHOLD,
             "kept": contrast / before,
             "appeared": new >= THRESHOLD,
             "strongest_new": new,
+            "strongest_gain": gain,
             "exceeds": float((excess > 0).mean()),
             "exceeds_by_2": float((excess >= EDGE).mean()),
             "mean_excess": float(excess.clip(0).mean()),
@@ -160,10 +163,11 @@ class Truth:
         x = 255 * torch.from_numpy(picture)
         return float(x[self.lesion].mean() - x[outer & ~inner].mean())
 
-    def _new(self, ours: Tensor, theirs: list[Tensor]) -> float:
-        """How far the strongest blob stands above what the sources have near it; 0 where it does not."""
-        known = torch.stack([nearby(t, self.scale) for t in theirs]).amax(0).clamp(min=0)
-        return max(float((ours.amax(0) - known).amax()), 0.0)
+    def _new(self, ours: Tensor, theirs: list[Tensor]) -> tuple[float, float]:
+        """The most by which a bright blob stands above both sources' together, and above the stronger's; 0 or more."""
+        known = torch.stack([nearby(t, self.scale) for t in theirs]).clamp(min=0)
+        beyond = [float((ours.amax(0) - bound).amax()) for bound in (known.sum(0), known.amax(0))]
+        return max(beyond[0], 0.0), max(beyond[1], 0.0)
 
     def excess(self, fused: np.ndarray) -> np.ndarray:
         """(H, W): length of the fused gradient minus the larger of the sources', grey levels."""
@@ -213,7 +217,7 @@ def summary(scores: list[dict[str, float | bool]]) -> dict[str, float]:
         "appeared": int(columns["appeared"].sum()),
         "least_kept": float(columns["kept"].min()),
         "median_kept": float(np.median(columns["kept"])),
-        "strongest_new": float(columns["strongest_new"].max()),
+        **{name: float(columns[name].max()) for name in ("strongest_new", "strongest_gain")},
         **{name: float(columns[name].mean()) for name in ("exceeds", "exceeds_by_2", "mean_excess")},
     }
 
