@@ -205,7 +205,8 @@ def measure(kind: str, rows: Rows, options: argparse.Namespace) -> tuple[dict[st
                     pictures.append((name, [fused, excess.clip(0) * 8 / 255]))
     shown = [("sources", [*Truth.of(kind, options.size, 0).sources, np.zeros((options.size,) * 2, np.float32)])]
     shown += [(name, [*views, counts[name] / options.seeds]) for name, views in pictures]
-    return {"summary": {n: summary(s) for n, s in scores.items()}, "phantoms": scores}, sheet(shown)
+    kept = {n: [[round(float(s[name]), 4) for name in ("kept", "strongest_new")] for s in v] for n, v in scores.items()}
+    return {"summary": {n: summary(s) for n, s in scores.items()}, "kept, strongest_new": kept}, sheet(shown)
 
 
 def summary(scores: list[dict[str, float | bool]]) -> dict[str, float]:
