@@ -602,3 +602,65 @@ def test_noise_statistics_of_pictures_that_are_known(script):
 def test_noise_refuses_with_a_remedy(script, tmp_path, capsys):
     assert run(script("noise"), tmp_path, "--output", tmp_path / "x.json") == 2
     assert "expected a folder with some of" in capsys.readouterr().err
+
+
+# ---- invention ------------------------------------------------------------------------------------
+
+
+def test_invention_on_a_few_phantoms(script, tmp_path, monkeypatch):
+    """As rendered and with noise no lesion vanishes and none is added, but by EM that is not told of the noise."""
+    invention, out = script("invention"), tmp_path / "invention.json"
+    monkeypatch.setattr(invention, "keep_freed_memory", lambda: None)
+    assert run(invention, "--seeds", 2, "--size", 96, "--kinds", "ct", "--output", out) == 0
+    found = json.loads(out.read_text())
+    assert found["provenance"]["machine"] and found["prior"]["sha256"] and found["presets"]["medical"]
+    table = found["kinds"]["ct"]["summary"]
+    assert set(table) == {"average", "em", "em+noise"} | {
+        name + noise for name in ("balanced", "fast", "medical") for noise in ("", "+noise")
+    }
+    for name, row in table.items():
+        assert row["phantoms"] == 2 and row["vanished"] == 0, name
+        assert row["appeared"] == 0 or name == "em+noise"  # grains of noise, which it was not told of
+    assert table["medical"]["least_kept"] > 0.5
+    # the mean of two gradients is no longer than the longer of them, the mean of two blobs no stronger
+    assert table["average"]["exceeds_by_2"] == 0 and table["average"]["strongest_gain"] < 0.01
+    assert table["average"]["median_kept"] == pytest.approx(0.5, abs=0.1)  # the MRI shows next to nothing there
+    assert table["em+noise"]["exceeds_by_2"] > 2 * table["medical+noise"]["exceeds_by_2"]
+    sheet = np.asarray(Image.open(tmp_path / "invention-ct.png"))
+    assert sheet.shape == (3 * 98 + 14, 10 * 98)
+    truth = invention.Truth.of("ct", 96, 0)
+    for row, source in enumerate(truth.sources):
+        assert np.array_equal(sheet[14 + 98 * row :][:96, :96], np.rint(source * 255).astype(np.uint8))
+
+
+def test_invention_sees_what_was_put_in_and_taken_out(script):
+    invention = script("invention")
+    truth = invention.Truth.of("ct", 128, 0)
+    ct, mri = truth.sources
+    own = truth.score(ct)
+    assert own["kept"] == 1 and not own["vanished"] and not own["appeared"] and own["exceeds"] == 0
+    assert truth.score(mri)["vanished"]
+    y, x = np.mgrid[:128, :128]
+    disc = np.hypot(y - 64, x - 122) <= 5  # beside the head, where both sources are black
+    for level, seen in ((24, True), (16, False)):
+        planted = truth.score(mri + level / 255 * disc.astype(np.float32))
+        assert planted["appeared"] == seen
+        assert planted["strongest_new"] == pytest.approx(level, rel=0.1)  # the ring touches the skin
+    # in the middle of the brain too, where the sources have contrasts of their own; adding these up makes none
+    spot = np.hypot(y - 64, x - 64) <= 5
+    for level in (1.0, 0.0):
+        assert truth.score(np.where(spot, np.float32(level), mri))["appeared"], level
+    both = truth.score((ct + mri) / 1.25)
+    assert both["strongest_new"] == 0 and not both["vanished"] and both["strongest_gain"] > 0
+    ring = planted["exceeds_by_2"] - truth.score(mri)["exceeds_by_2"]
+    assert ring * 128**2 == pytest.approx(2 * np.pi * 5, rel=0.5)  # the edge of the disc and nothing else
+
+
+def test_invention_measures_contrast_of_discs_exactly(script):
+    """A disc of the detector's own radius has its full contrast, dark or bright; a slope has none."""
+    invention = script("invention")
+    y, x = np.mgrid[:64, :64]
+    for radius, found in zip(invention.RADII, range(3), strict=True):
+        disc = (np.hypot(y - 32, x - 32) <= radius).astype(np.float32)
+        assert invention.blobs(0.5 - 0.2 * disc, 1.0)[found, 32, 32].item() == pytest.approx(-51, rel=1e-4)
+    assert abs(invention.blobs((x / 64).astype(np.float32), 1.0)[:, 32, 32]).max() < 1e-3
