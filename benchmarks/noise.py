@@ -71,7 +71,7 @@ SEED = 0
 FULL = ("given", "auto", "fast")  # rows of the full method
 FIRST = ("bm3d", "one-step", "ensemble")  # rows that denoise first
 COMPARED = ("PSNR", "SCD", "hot", "texture")
-SHOWN = ("PSNR", "SCD", "hot", "texture", "minVIF", "Qabf", "SD", "kurtosis", "slope")
+SHOWN = ("PSNR", "level", "SCD", "hot", "texture", "minVIF", "Qabf", "SD", "kurtosis", "slope")
 Scores = dict[str, dict[str, float | None]]  # image -> metric -> value
 Pair = tuple[np.ndarray, np.ndarray]  # infrared, visible: float32 (H, W) in [0, 1]
 
@@ -233,10 +233,11 @@ def statistics(f: np.ndarray) -> dict[str, float]:
 
 
 def score(f: np.ndarray, clean: Pair, reference: np.ndarray) -> dict[str, float | None]:
-    """Metrics against the clean sources, PSNR to the reference, and statistics of the picture."""
+    """Metrics against the clean sources, PSNR and difference in mean level to the reference, statistics of the picture."""
     a, b, x = (torch.from_numpy(z.astype(np.float64) * 255)[None, None] for z in (*clean, f.clip(0, 1)))
     values = {k: float(v[0]) for k, v in metrics.evaluate(x, a, b).items()}
-    values |= {"PSNR": psnr(f.clip(0, 1), reference)} | statistics(f.clip(0, 1))
+    level = 255 * abs(float((f.clip(0, 1) - reference).mean()))
+    values |= {"PSNR": psnr(f.clip(0, 1), reference), "level": level} | statistics(f.clip(0, 1))
     return {k: None if np.isnan(v) else round(v, 5) for k, v in values.items()}
 
 
