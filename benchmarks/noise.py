@@ -233,7 +233,7 @@ def statistics(f: np.ndarray) -> dict[str, float]:
 
 
 def score(f: np.ndarray, clean: Pair, reference: np.ndarray) -> dict[str, float | None]:
-    """Metrics against the clean sources, PSNR and difference in mean level to the reference, statistics of the picture."""
+    """Metrics against the clean sources, PSNR and mean level to the reference, statistics of the picture."""
     a, b, x = (torch.from_numpy(z.astype(np.float64) * 255)[None, None] for z in (*clean, f.clip(0, 1)))
     values = {k: float(v[0]) for k, v in metrics.evaluate(x, a, b).items()}
     level = 255 * abs(float((f.clip(0, 1) - reference).mean()))
