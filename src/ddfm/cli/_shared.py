@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Device", "Overwrite", "PresetOption", "PriorOption", "Seed", "Steps", "console", "progress_bar", "say"]
 
-PresetOption = Annotated[str, typer.Option("--preset", help="balanced, fast, paper or released.")]
-PriorOption = Annotated[str, typer.Option("--prior", help="'bundled' or a prior's folder.")]
+PresetOption = Annotated[str, typer.Option("--preset", help="balanced, fast, medical, paper or released.")]
+PriorOption = Annotated[str, typer.Option("--prior", help="'bundled', adm-imagenet-256, a prior's folder or a hub id.")]
 Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Network evaluations.  [default: the preset's]")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the noise; the pair's content is added to it.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
