@@ -39,6 +39,7 @@ FLOORS = [
         "noisy",
         "large",
         "fusion",
+        "sequence",
         "training",
         "engine",
         "evaluation",
