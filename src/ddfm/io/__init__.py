@@ -257,11 +257,14 @@ def writing(path: str | Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
     try:
         with _os_errors(path):
             file = part.open("xb")
-        with file:
+        try:
             yield file
             with _os_errors(path):
                 file.flush()
                 os.fsync(file.fileno())  # else a power cut could leave the name on an empty file
+        finally:
+            with contextlib.suppress(OSError):  # a full disk, which was told before
+                file.close()
         with _os_errors(path):
             part.replace(path) if overwrite else _publish(part, path)
     finally:
