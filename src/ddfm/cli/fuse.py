@@ -1,4 +1,4 @@
-"""``ddfm fuse``: two files or two folders."""
+"""``ddfm fuse``: files, folders of pictures, and volumes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ddfm.cli import volumes
 from ddfm.cli._shared import Device, Overwrite, PresetOption, PriorOption, Seed, Steps, progress_bar, say
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ Report = Annotated[Path | None, typer.Option("--report", help="Append one JSON l
 
 
 def fuse(
+    ctx: typer.Context,
     sources: Sources,
     output: Output,
     preset: PresetOption = "balanced",
@@ -71,14 +73,26 @@ def fuse(
     overwrite: Overwrite = False,
     skip_unmatched: SkipUnmatched = False,
     report: Report = None,
+    window: volumes.Window = None,
+    series: volumes.Series = None,
+    resample: volumes.Resample = False,
+    keep_patient: volumes.KeepPatient = False,
 ) -> None:
     """Fuse two pictures of one scene, the infrared (or PET, SPECT, CT) first; or two folders of them.
 
-    Colour is kept. A folder run that was stopped goes on where it stopped when the command is given again.
+    Colour is kept. A folder run that was stopped goes on where it stopped when the command is given again. NIfTI files,
+    DICOM files and folders with a DICOM series are fused as volumes, slice by slice; the result is not for diagnosis.
     """
     from ddfm import engine
     from ddfm.fusion import FuseConfig
 
+    for_volumes = volumes.Options(window, series, resample, keep_patient)
+    if volumes.wanted(sources, for_volumes):
+        config = FuseConfig(preset, prior, steps, seed, device, dtype, tone, bit_depth, tile, compile, noise_std)
+        source = ctx.get_parameter_source("preset")
+        named = source is not None and source.name != "DEFAULT"
+        options = {"preset_given": named, "overwrite": overwrite, "report": report}
+        raise typer.Exit(volumes.fuse(sources, output, config, for_volumes, **options))  # type: ignore[arg-type]
     jobs = engine.plan(sources, output, skip_unmatched=skip_unmatched, suffix=suffix)
     folder = output if sources[0].is_dir() else None
     config = FuseConfig(preset, prior, steps, seed, device, dtype, tone, bit_depth, tile, compile, noise_std)

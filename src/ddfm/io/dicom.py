@@ -56,7 +56,7 @@ class DicomVolume(Volume):
         self.burned_in = head.get("BurnedInAnnotation") == "YES"
         self.lossy = head.get("LossyImageCompression") == "01"
         self.window, told = _one_window([frame.window for frame in self.frames])
-        self.notes = notes + told
+        self.notes = notes + told + _not_linear(head)
 
     def slice(self, k: int) -> np.ndarray:
         """See ``Volume.slice``."""
@@ -247,6 +247,14 @@ def _one_window(windows: list[tuple[float, float] | None]) -> tuple[tuple[float,
     low, high = (statistics.median(ends) for ends in zip(*given, strict=True))
     told = "slices state different windows; all are shown with the median of their ends"
     return (low, high), (told,)
+
+
+def _not_linear(head: Any) -> tuple[str, ...]:
+    """What a file wants done to its values beside a linear window, and is not done."""
+    notes = ("a sigmoid window is taken as its linear ends",) * (head.get("VOILUTFunction") == "SIGMOID")
+    if "VOILUTSequence" in head and "WindowCenter" not in head:
+        notes += ("its lookup table of grey levels (VOI LUT) is not used, an automatic window is",)
+    return notes
 
 
 # --- pixels -----------------------------------------------------------------------------------------

@@ -8,16 +8,17 @@ levels and no measurement: no rescale slope, no units. Nothing is copied from a 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddfm._provenance import versions
 from ddfm.io import _os_errors, _quantise, writing, writing_folder
 from ddfm.io.dicom import DicomVolume, is_dicom, pydicom_or_error, read_head
-from ddfm.io.volume import FUSED_LABEL, Geometry, Volume
+from ddfm.io.volume import FUSED_LABEL, Geometry, Volume, differences
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,18 +39,19 @@ _PATIENT += ("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDesc
 _PATIENT += ("ReferringPhysicianName",)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Origin:
     """Where fused slices come from. sources: the volumes read, before any resampling, the last one giving the grid.
 
     text: what was done, for DerivationDescription. label: SeriesDescription. keep_patient: copy identity and study of
-    the last source, and name the source images.
+    the last source, and name the source images. tags: put over those of each slice.
     """
 
     sources: Sequence[Volume]
     text: str = ""
     label: str = FUSED_LABEL
     keep_patient: bool = False
+    tags: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -84,8 +86,9 @@ def _writer(encode: Callable[[np.ndarray, int], Any], target: Callable[[int], An
 
     def write(plane: np.ndarray) -> None:
         nonlocal written
-        dataset = encode(plane, written)
-        with _os_errors(path):
+        with _os_errors(path), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's quote values, and a patient's may be among them
+            dataset = encode(plane, written)
             dataset.save_as(target(written), enforce_file_format=True)
         written += 1
 
@@ -134,7 +137,7 @@ def _patient(ds: Any, like: Volume, origin: Origin, study: str, burned: bool) ->
         ds.PatientName = "ANONYMOUS^FUSED"
         ds.PatientIdentityRemoved = "NO" if burned else "YES"
         if not burned:
-            ds.DeidentificationMethod = "New object; patient and study not copied, frame of reference UID kept"
+            ds.DeidentificationMethod = "New object, patient and study not copied, position UID kept"
     for tag in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID"):
         if tag not in ds:
             setattr(ds, tag, None)  # may be empty, must be there
@@ -166,6 +169,8 @@ def _slice(common: Any, like: Volume, origin: Origin, pixels: np.ndarray, k: int
     else:
         ds.WindowCenter, ds.WindowWidth = 2 ** (bits - 1), 2**bits  # all levels, black to white
     content = pixels.astype(f"<u{bits // 8}").tobytes()
+    for tag, value in origin.tags.items():
+        setattr(ds, tag, value)
     ds.add_new("PixelData", "OB" if bits == 8 else "OW", content + bytes(len(content) % 2))
     return ds
 
@@ -187,7 +192,8 @@ def _place(ds: Any, like: Volume, k: int) -> None:
     ds.ImagePositionPatient = text(frame.position if frame else _position(like.geometry, k))
     if like.geometry.shape[2] > 1:
         ds.SpacingBetweenSlices = text([step])[0]
-    ds.SliceThickness = text([step])[0]
+    own = like.head.get("SliceThickness") if isinstance(like, DicomVolume) else None
+    ds.SliceThickness = own or text([step])[0]
 
 
 def _orientation(geometry: Geometry) -> list[float]:
@@ -203,7 +209,7 @@ def _references(origin: Origin, like: Volume, k: int) -> Iterator[Any]:
     """The images that this slice was made of, of those sources that were not resampled."""
     pydicom = pydicom_or_error()
     for source in origin.sources:
-        if isinstance(source, DicomVolume) and (source is like or len(source.frames) == like.geometry.shape[2]):
+        if isinstance(source, DicomVolume) and not differences(source.geometry, like.geometry):
             item = pydicom.Dataset()
             item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = source.frames[k].uid
             nth = source.frames[k].nth

@@ -17,12 +17,12 @@ from typing import IO, TYPE_CHECKING, Any
 from ddfm._checks import DDFMError, problem
 from ddfm._provenance import versions
 from ddfm.io import _os_errors, _quantise, file_sha256, writing
-from ddfm.io.volume import FUSED_LABEL, Geometry, Volume
+from ddfm.io.volume import FUSED_LABEL, ArrayVolume, Geometry, Volume
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["NiftiVolume", "is_gzip", "nifti_head", "open_nifti", "writing_nifti"]
+__all__ = ["NiftiVolume", "encode_nifti", "is_gzip", "nifti_head", "open_nifti", "writing_nifti"]
 
 _UNITS = {"meter": 1000.0, "micron": 0.001}
 #: Where the grid lies, field by field: kept to the bit.
@@ -158,6 +158,24 @@ def _reading(path: Path) -> Iterator[None]:
     except Exception as error:  # a damaged file may raise anything
         got = f"a damaged or cut NIfTI file ({type(error).__name__})"
         raise problem(str(path), got, "a whole one", "Copy or convert it again.") from error
+
+
+def encode_nifti(volume: ArrayVolume, *, packed: bool) -> bytes:
+    """A volume in memory as the content of a .nii (or ``packed``, .nii.gz) file, in the type of its samples.
+
+    RGB is written as RGB24. The same samples give the same bytes.
+    """
+    import numpy as np
+
+    nib = _nibabel()
+    samples = volume.samples
+    if volume.is_color:
+        levels = np.rint(samples * 255).astype(np.uint8)
+        samples = levels.view(np.dtype([(c, "u1") for c in "RGB"]))[..., 0]
+    image = nib.Nifti1Image(samples.transpose(2, 1, 0), volume.geometry.affine)
+    image.header.set_xyzt_units("mm")
+    content: bytes = image.to_bytes()
+    return gzip.compress(content, 6, mtime=0) if packed else content
 
 
 @contextlib.contextmanager

@@ -41,10 +41,15 @@ class Regridded(Volume):
         self._image = self._load(volume)
 
     def _load(self, volume: Volume) -> Any:
-        """The whole volume for SimpleITK; where it has no value, its darkest."""
+        """The whole volume for SimpleITK, which copies it; where it has no value, its darkest. Raises DDFMError."""
         import numpy as np
+        import psutil
 
         columns, rows, slices = volume.geometry.shape
+        need, free = 8 * columns * rows * slices * (1 + 2 * volume.is_color), psutil.virtual_memory().available
+        if need > 0.8 * free:
+            got, expected = f"{volume.name}, {need / 1e9:.1f} GB", f"what fits the {free / 1e9:.1f} GB of free memory"
+            raise problem("--resample", got, expected, "Crop it, or resample it beforehand.")
         data = np.empty((slices, rows, columns, *((3,) if volume.is_color else ())), np.float32)
         for k in range(slices):
             data[k] = volume.slice(k)

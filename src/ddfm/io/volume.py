@@ -18,7 +18,7 @@ from ddfm._checks import problem
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["FUSED_LABEL", "Geometry", "Volume", "check_one_grid"]
+__all__ = ["FUSED_LABEL", "ArrayVolume", "Geometry", "Volume", "check_one_grid", "differences"]
 
 #: What every fused volume says of itself.
 FUSED_LABEL = "FUSED - not for diagnosis"
@@ -100,6 +100,32 @@ class Volume(abc.ABC):
         import numpy as np
 
         return np.stack([self.slice(k) for k in range(self.geometry.shape[2])])
+
+
+class ArrayVolume(Volume):
+    """A volume in memory: (K, J, I) in any unit, or (K, J, I, 3) in [0, 1]; float32 from slice to slice."""
+
+    kind = "array"
+
+    def __init__(self, samples: np.ndarray, geometry: Geometry, name: str = "array") -> None:
+        if samples.shape[:3] != geometry.shape[::-1] or samples.shape[3:] not in ((), (3,)):
+            raise problem(name, f"shape {samples.shape}", f"{geometry.shape[::-1]}, or with 3 channels after it")
+        self.samples, self.geometry, self.name = samples, geometry, name
+        self.is_color = samples.ndim == 4
+
+    def slice(self, k: int) -> np.ndarray:
+        """See ``Volume.slice``."""
+        import numpy as np
+
+        values = np.array(self.samples[k], np.float32)
+        values[~np.isfinite(values)] = np.nan
+        return values
+
+    def sha256(self) -> str:
+        """Of the samples."""
+        import hashlib
+
+        return hashlib.sha256(self.samples.tobytes()).hexdigest()
 
 
 def check_one_grid(volumes: Sequence[Volume]) -> list[str]:

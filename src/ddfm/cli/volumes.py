@@ -1,0 +1,116 @@
+"""``ddfm fuse`` for volumes: NIfTI files, DICOM files and folders with a DICOM series."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ddfm.cli._shared import progress_bar, say
+
+if TYPE_CHECKING:
+    from ddfm.fusion import FuseConfig
+
+__all__ = ["KeepPatient", "Options", "Resample", "Series", "Window", "fuse", "wanted"]
+
+Window = Annotated[
+    str | None,
+    typer.Option(
+        "--window",
+        help="Volumes: values to show, CENTER:WIDTH, file or auto; one, or one a source, by commas.  [default: file]",
+    ),
+]
+Series = Annotated[
+    str | None,
+    typer.Option(
+        "--series", help="Volumes: SeriesInstanceUID to take from a folder of several; one a source by commas."
+    ),
+]
+Resample = Annotated[
+    bool, typer.Option("--resample", help="Volumes: put the others onto the last one's grid, by their headers.")
+]
+KeepPatient = Annotated[
+    bool,
+    typer.Option("--keep-patient", help="Volumes: copy the last source's patient and study into the DICOM output."),
+]
+#: For volumes, unless the user names one.
+PRESET = "medical"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What counts for volumes only."""
+
+    window: str | None = None
+    series: str | None = None
+    resample: bool = False
+    keep_patient: bool = False
+
+
+def wanted(sources: Sequence[Path], options: Options) -> bool:
+    """Whether the sources are volumes. Raises DDFMError for a mixture, and for a volume's options with pictures."""
+    from ddfm._checks import problem
+    from ddfm.io.medical import is_volume
+
+    volumes = [is_volume(path) for path in sources]
+    if any(volumes) and not all(volumes):
+        got = f"{sources[volumes.index(True)]}, a volume, and {sources[volumes.index(False)]}, which is none"
+        raise problem("sources", got, "all volumes (NIfTI, DICOM) or all pictures", "Check the paths.")
+    if not any(volumes):
+        for name, value in dataclasses.asdict(options).items():
+            if value:
+                raise problem("--" + name.replace("_", "-"), "with pictures", "NIfTI or DICOM sources")
+    return any(volumes)
+
+
+def fuse(
+    sources: Sequence[Path],
+    output: Path,
+    config: FuseConfig,
+    options: Options,
+    *,
+    preset_given: bool,
+    overwrite: bool,
+    report: Path | None,
+) -> int:
+    """Fuse with a progress bar over the slices, write the report, say what came out; the exit code."""
+    from ddfm import engine
+    from ddfm.volumes import open_volumes, parse_windows
+
+    if not preset_given:
+        config = dataclasses.replace(config, preset=PRESET)
+        say(f"note: volumes are fused with --preset {PRESET} unless another one is given")
+    config.resolve()
+    config.check_count(len(sources))
+    windows = parse_windows(options.window, len(sources))
+    if report:
+        engine.check_report(report)
+    volumes = open_volumes(sources, options.series)
+    with progress_bar() as progress:
+        task = progress.add_task("loading the prior", total=volumes[-1].geometry.shape[2])
+
+        def on_slice(done: int, of: int) -> None:
+            progress.update(task, description="slices", completed=done)
+
+        from ddfm.fusion import Fuser
+        from ddfm.volumes import fuse_volumes
+
+        record = fuse_volumes(
+            volumes,
+            output,
+            Fuser(config),
+            windows=windows,
+            resample=options.resample,
+            keep_patient=options.keep_patient,
+            overwrite=overwrite,
+            on_slice=on_slice,
+        )
+    for note in record["warnings"]:
+        say(f"warning: {note}", "yellow")
+    if report:
+        engine.append_record(report, record)
+    typer.echo(f"{output}  ({record['slices']} slices, {record['seconds']} s, {record['preset']}; {record['label']})")
+    return 0
