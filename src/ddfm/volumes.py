@@ -37,6 +37,8 @@ ENDS = (0.001, 0.999)
 SAMPLE_VOXELS = 1 << 22
 #: Slices, at most, that levels and scales are learned from.
 SAMPLE_SLICES = 16
+#: An automatic window from here down is told: air in Hounsfield units is -1000, and nothing in an MRI or PET is.
+AIR = -500.0
 #: A window as asked for: values to be black and white, or "file" or "auto".
 WindowChoice = tuple[float, float] | str
 
@@ -226,13 +228,19 @@ class _Work:
             if found.missing:
                 what = "outside the source" if isinstance(volume, Regridded) else "without a value (NaN or padding)"
                 self.notes.append(f"source {n}: {found.missing:.1%} of the voxels are {what} and count as black")
+        self.notes += [
+            f"source {n}: its values look like CT in Hounsfield units, shown from {window.low:.0f} to {window.high:.0f}; "
+            "a window for the brain is 40:80, for soft tissue 40:400: --window"
+            for n, window in enumerate(self.windows, 1)
+            if window.low <= AIR and window.source.startswith("quantiles")
+        ]
         lit = [k for k in range(self.count) if any(self._lit(n, k) for n in range(len(self.volumes)))]
         if not lit:
             raise problem("--window", "every slice black in every source", "windows that show something")
         self.lit = frozenset(lit)
         if len(lit) < self.count:
             self.notes.append(
-                f"{self.count - len(lit)} of {self.count} slices: black in every source, and in the result"
+                f"{self.count - len(lit)} of {self.count} slices are black in all sources and the result"
             )
         chosen = [lit[round(n)] for n in np.linspace(0, len(lit) - 1, min(SAMPLE_SLICES, len(lit)))]
         self.scene = SceneFuser(self.fuser, memory=1.0)

@@ -191,8 +191,7 @@ def writing_nifti(
         packed = path.suffix.lower() == ".gz"
         out: IO[bytes] = gzip.GzipFile("", "wb", 6, file, 0) if packed else file  # type: ignore[assignment]
         with _os_errors(path):
-            header.write_to(out)
-            out.write(bytes(4))  # no extensions
+            header.write_to(out)  # with the four bytes that say: no extensions
 
         def write(plane: np.ndarray) -> None:
             with _os_errors(path):
