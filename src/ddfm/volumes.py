@@ -229,8 +229,8 @@ class _Work:
                 what = "outside the source" if isinstance(volume, Regridded) else "without a value (NaN or padding)"
                 self.notes.append(f"source {n}: {found.missing:.1%} of the voxels are {what} and count as black")
         self.notes += [
-            f"source {n}: its values look like CT in Hounsfield units, shown from {window.low:.0f} to {window.high:.0f}; "
-            "a window for the brain is 40:80, for soft tissue 40:400: --window"
+            f"source {n}: its values look like Hounsfield units, shown from {window.low:.0f} to {window.high:.0f}; "
+            "for the brain say --window 40:80, for soft tissue 40:400"
             for n, window in enumerate(self.windows, 1)
             if window.low <= AIR and window.source.startswith("quantiles")
         ]
@@ -239,9 +239,7 @@ class _Work:
             raise problem("--window", "every slice black in every source", "windows that show something")
         self.lit = frozenset(lit)
         if len(lit) < self.count:
-            self.notes.append(
-                f"{self.count - len(lit)} of {self.count} slices are black in all sources and the result"
-            )
+            self.notes.append(f"{self.count - len(lit)} of {self.count} slices are black in all sources and the result")
         chosen = [lit[round(n)] for n in np.linspace(0, len(lit) - 1, min(SAMPLE_SLICES, len(lit)))]
         self.scene = SceneFuser(self.fuser, memory=1.0)
         with warnings.catch_warnings():

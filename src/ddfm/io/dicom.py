@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import statistics
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from ddfm.io.volume import Volume
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["DicomVolume", "is_dicom", "open_dicom", "pydicom_or_error"]
+__all__ = ["DicomVolume", "is_dicom", "open_dicom", "pydicom_or_error", "quiet", "read_head"]
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 #: Sequences of a multi-frame file in which a frame's own tags lie (PS3.3, C.7.6.16.2).
@@ -124,6 +125,8 @@ def _header(path: Path) -> _Header | None:
     head = read_head(path)
     with reading(path):
         if "Rows" not in head and "Columns" not in head:
+            if "Image" in _sop_class(head):
+                raise _damaged(path, "no Rows")
             return None
         rows, columns = (int(_numbers(path, [head], tag, 1, needed=True)[0]) for tag in ("Rows", "Columns"))
         photometric = str(head.get("PhotometricInterpretation", "MONOCHROME2"))
@@ -131,6 +134,14 @@ def _header(path: Path) -> _Header | None:
         return _Header(
             str(head.get("SeriesInstanceUID", "")), str(head.get("Modality", "")), (rows, columns), photometric, frames
         )
+
+
+def _sop_class(head: Any) -> str:
+    """What kind of object a file says that it is, in words; "Image" where it does not even say that."""
+    from pydicom.uid import UID
+
+    uid = head.file_meta.get("MediaStorageSOPClassUID") or head.get("SOPClassUID")
+    return UID(uid).name if uid else "Image"
 
 
 def read_head(path: Path) -> Any:
@@ -315,18 +326,33 @@ def _rgb(samples: np.ndarray, head: Any) -> np.ndarray:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """What pydicom says of a damaged file as a DDFMError. Its texts are left out and its warnings are silent: both
-    quote values, which may be a name."""
+    """What pydicom says of a damaged file as a DDFMError, without its text, which may quote a name."""
     try:
-        with warnings.catch_warnings(), _os_errors(path):
-            warnings.simplefilter("ignore")
+        with quiet(), _os_errors(path):
             yield
     except (DDFMError, MemoryError):
         raise
     except Exception as error:  # a damaged file may raise anything
-        got = f"a damaged or cut DICOM file ({type(error).__name__})"
-        remedy = "Export it again, or take it out of the folder."
-        raise problem(str(path), got, "a whole one", remedy) from None
+        raise _damaged(path, type(error).__name__) from None
+
+
+def _damaged(path: Path, why: str) -> DDFMError:
+    remedy = "Export it again, or take it out of the folder."
+    return problem(str(path), f"a damaged or cut DICOM file ({why})", "a whole one", remedy)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """pydicom neither warns nor logs: both quote values, and a patient's may be among them."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def pydicom_or_error() -> Any:

@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddfm._provenance import versions
 from ddfm.io import _os_errors, _quantise, writing, writing_folder
-from ddfm.io.dicom import DicomVolume, is_dicom, pydicom_or_error, read_head
+from ddfm.io.dicom import DicomVolume, is_dicom, pydicom_or_error, quiet, read_head
 from ddfm.io.volume import FUSED_LABEL, Geometry, Volume, differences
 
 if TYPE_CHECKING:
@@ -86,8 +85,7 @@ def _writer(encode: Callable[[np.ndarray, int], Any], target: Callable[[int], An
 
     def write(plane: np.ndarray) -> None:
         nonlocal written
-        with _os_errors(path), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's quote values, and a patient's may be among them
+        with _os_errors(path), quiet():
             dataset = encode(plane, written)
             dataset.save_as(target(written), enforce_file_format=True)
         written += 1
@@ -130,7 +128,8 @@ def _patient(ds: Any, like: Volume, origin: Origin, study: str, burned: bool) ->
     if origin.keep_patient and isinstance(like, DicomVolume):
         for tag in _PATIENT:
             if tag in like.head:
-                ds[tag] = like.head[tag]
+                with quiet():
+                    ds[tag] = like.head[tag]
     ds.StudyInstanceUID = ds.get("StudyInstanceUID", study)
     if not origin.keep_patient:
         ds.PatientID = f"ANON-{study[-12:]}"  # one that no other patient of an archive has

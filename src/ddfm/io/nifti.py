@@ -84,21 +84,24 @@ def open_nifti(path: Path) -> NiftiVolume:
     nib = _nibabel()
     if nifti_head(path) == "pair":
         raise problem(str(path), "one half of a .hdr/.img pair", "NIfTI in one file", "Convert it to .nii.gz first.")
-    kind = nib.Nifti2Image if _is_second(path) else nib.Nifti1Image
     with _reading(path), _holder(nib, path) as holder:
+        kind = nib.Nifti2Image if _is_second(path) else nib.Nifti1Image
         image = kind.from_file_map({"image": holder})
         shape = _three(path, image.shape)
         _check_type(path, image.get_data_dtype(), shape)
         geometry = _geometry(path, image, shape)
         samples = image.dataobj.get_unscaled()
+        if isinstance(holder.fileobj, gzip.GzipFile):
+            while holder.fileobj.read(1 << 20):  # to the end, where the checksum is
+                pass
     return NiftiVolume(path, image, samples, geometry)
 
 
 @contextlib.contextmanager
 def _holder(nib: Any, path: Path) -> Iterator[Any]:
-    """By name where nibabel, which goes by the suffix, will be right (it then maps the file), else opened here."""
+    """By name if it is plain, for nibabel to map it, else opened here; nibabel goes by the suffix, which may be wrong."""
     packed = is_gzip(path)
-    if packed == (path.suffix.lower() == ".gz"):
+    if not packed and path.suffix.lower() != ".gz":
         yield nib.FileHolder(filename=str(path))
         return
     with gzip.open(path) if packed else path.open("rb") as file:

@@ -160,9 +160,8 @@ def differences(a: Geometry, b: Geometry) -> list[str]:
     turned = np.linalg.norm(a.directions - b.directions, axis=0)
     if (turned * reach * a.spacing > allowed).any():
         angle = np.degrees(2 * np.arcsin(np.clip(turned.max() / 2, 0, 1)))
-        found.append(
-            f"orientation {a.axes} and {b.axes}" if a.axes != b.axes else f"orientation by {angle:.3g} degrees"
-        )
+        told = f"{a.axes} and {b.axes}" if a.axes != b.axes else f"that differs by {angle:.3g} degrees"
+        found.append(f"orientation {told}")
     if np.linalg.norm(a.affine[:3, 3] - b.affine[:3, 3]) > allowed:
         found.append(f"origin {_place(a)} and {_place(b)} mm")
     return found
