@@ -30,6 +30,7 @@ FLOORS = [
         "metrics",
         "tables",
         "samples",
+        "phantoms",
         "_render",
     },
     {"priors", "sampling", "denoising", "pipeline"},
@@ -40,6 +41,7 @@ FLOORS = [
         "large",
         "fusion",
         "sequence",
+        "volumes",
         "training",
         "engine",
         "evaluation",
@@ -63,6 +65,9 @@ HEAVY = (
     "psutil",
     "requests",
     "torchmetrics",
+    "nibabel",
+    "pydicom",
+    "SimpleITK",
 )
 
 

@@ -87,12 +87,10 @@ def fuse(
     from ddfm.fusion import FuseConfig
 
     for_volumes = volumes.Options(window, series, resample, keep_patient)
+    given = {name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"}
     if volumes.wanted(sources, for_volumes):
         config = FuseConfig(preset, prior, steps, seed, device, dtype, tone, bit_depth, tile, compile, noise_std)
-        source = ctx.get_parameter_source("preset")
-        named = source is not None and source.name != "DEFAULT"
-        options = {"preset_given": named, "overwrite": overwrite, "report": report}
-        raise typer.Exit(volumes.fuse(sources, output, config, for_volumes, **options))  # type: ignore[arg-type]
+        raise typer.Exit(volumes.fuse(sources, output, config, for_volumes, given, overwrite=overwrite, report=report))
     jobs = engine.plan(sources, output, skip_unmatched=skip_unmatched, suffix=suffix)
     folder = output if sources[0].is_dir() else None
     config = FuseConfig(preset, prior, steps, seed, device, dtype, tone, bit_depth, tile, compile, noise_std)

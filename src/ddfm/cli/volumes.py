@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from ddfm.cli._shared import progress_bar, say
 
 if TYPE_CHECKING:
     from ddfm.fusion import FuseConfig
+    from ddfm.io.volume import Volume
 
 __all__ = ["KeepPatient", "Options", "Resample", "Series", "Window", "fuse", "wanted"]
 
@@ -71,34 +72,65 @@ def fuse(
     output: Path,
     config: FuseConfig,
     options: Options,
+    given: Collection[str],
     *,
-    preset_given: bool,
     overwrite: bool,
     report: Path | None,
 ) -> int:
-    """Fuse with a progress bar over the slices, write the report, say what came out; the exit code."""
+    """Fuse with a progress bar over the slices, write the report, say what came out; the exit code.
+
+    given: names of the parameters that the user typed.
+    """
     from ddfm import engine
     from ddfm.volumes import open_volumes, parse_windows
 
-    if not preset_given:
-        config = dataclasses.replace(config, preset=PRESET)
-        say(f"note: volumes are fused with --preset {PRESET} unless another one is given")
-    config.resolve()
-    config.check_count(len(sources))
+    config = _settled(config, given)
     windows = parse_windows(options.window, len(sources))
     if report:
         engine.check_report(report)
     volumes = open_volumes(sources, options.series)
+    try:
+        record = _run(volumes, output, config, options, windows, overwrite)
+    except KeyboardInterrupt:
+        say("stopped; nothing was written", "yellow")
+        return 130
+    for note in record["warnings"]:
+        say(f"warning: {note}", "yellow")
+    if report:
+        engine.append_record(report, record)
+    typer.echo(f"{output}  ({record['slices']} slices, {record['seconds']} s, {record['preset']}; {record['label']})")
+    return 0
+
+
+def _settled(config: FuseConfig, given: Collection[str]) -> FuseConfig:
+    """The settings for volumes, checked. Raises DDFMError for options that are for pictures."""
+    from ddfm._checks import problem
+
+    for name in ("suffix", "skip_unmatched"):
+        if name in given:
+            raise problem("--" + name.replace("_", "-"), "with volumes", "folders of pictures", "Leave it out.")
+    if "preset" not in given:
+        config = dataclasses.replace(config, preset=PRESET)
+        say(f"note: volumes are fused with --preset {PRESET} unless another one is given")
+    config.resolve()
+    return config
+
+
+def _run(
+    volumes: Sequence[Volume],
+    output: Path,
+    config: FuseConfig,
+    options: Options,
+    windows: Sequence[tuple[float, float] | str],
+    overwrite: bool,
+) -> dict[str, Any]:
+    """The report of the fusion, with a progress bar."""
+    from ddfm.fusion import Fuser
+    from ddfm.volumes import fuse_volumes
+
     with progress_bar() as progress:
-        task = progress.add_task("loading the prior", total=volumes[-1].geometry.shape[2])
-
-        def on_slice(done: int, of: int) -> None:
-            progress.update(task, description="slices", completed=done)
-
-        from ddfm.fusion import Fuser
-        from ddfm.volumes import fuse_volumes
-
-        record = fuse_volumes(
+        task = progress.add_task("slices", total=volumes[-1].geometry.shape[2])
+        return fuse_volumes(
             volumes,
             output,
             Fuser(config),
@@ -106,11 +138,5 @@ def fuse(
             resample=options.resample,
             keep_patient=options.keep_patient,
             overwrite=overwrite,
-            on_slice=on_slice,
+            on_slice=lambda done, of: progress.update(task, completed=done),
         )
-    for note in record["warnings"]:
-        say(f"warning: {note}", "yellow")
-    if report:
-        engine.append_record(report, record)
-    typer.echo(f"{output}  ({record['slices']} slices, {record['seconds']} s, {record['preset']}; {record['label']})")
-    return 0

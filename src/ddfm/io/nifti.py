@@ -99,7 +99,7 @@ def open_nifti(path: Path) -> NiftiVolume:
 
 @contextlib.contextmanager
 def _holder(nib: Any, path: Path) -> Iterator[Any]:
-    """By name if it is plain, for nibabel to map it, else opened here; nibabel goes by the suffix, which may be wrong."""
+    """By name if it is plain, to be mapped, else opened here: nibabel goes by the suffix, which may be wrong."""
     packed = is_gzip(path)
     if not packed and path.suffix.lower() != ".gz":
         yield nib.FileHolder(filename=str(path))
