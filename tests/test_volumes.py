@@ -1,5 +1,6 @@
 """Volumes fused: windows, consistency over the slices, colour, reports, and what a user types."""
 
+import importlib
 import json
 import shutil
 import sys
@@ -483,6 +484,20 @@ def test_a_monochrome1_source_is_turned_round(ddfm, tmp_path):
     assert np.abs(fused("a.nii").astype(int) - fused("negative.nii")).max() <= 1
 
 
+def test_what_cannot_be_read_beside_pictures_is_passed_over(ddfm, tmp_path):
+    """A folder of pictures is asked for DICOM in it; a file that is nobody's business does not stop it."""
+    from PIL import Image
+
+    for name in ("ir", "vis"):
+        (tmp_path / name).mkdir()
+        pixels = np.random.default_rng(len(name)).integers(0, 256, (20, 20), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name / "a.png")
+        (tmp_path / name / "notes.txt").write_text("hello")
+        (tmp_path / name / "gone").symlink_to("nowhere")
+    code, text = ddfm("fuse", "ir", "vis", "-o", "out")
+    assert code == 0 and "1 fused" in text
+
+
 # --- the rendered head ------------------------------------------------------------------------------
 
 
@@ -533,3 +548,26 @@ def test_the_phantoms_files_say_the_same(tmp_path, modality):
     with pytest.raises(DDFMError, match="exists"):
         make_phantom(tmp_path, modality, 4, 32)
     make_phantom(tmp_path, modality, 4, 32, overwrite=True)
+
+
+def test_the_benchmark_of_volumes(tmp_path, tiny_prior, monkeypatch):
+    """On tiny heads: three modalities, levels that equal those measured here another way, and a sheet."""
+    from pathlib import Path
+
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    module = importlib.import_module("volume")
+    words = ["--seeds", "1", "--slices", "6", "--size", "32", "--memory", "", "--prior", str(tiny_prior)]
+    module.main([*words, "--output", str(tmp_path / "v.json"), "--sheet", str(tmp_path / "sheet.png")])
+    record = json.loads((tmp_path / "v.json").read_text())
+    assert set(record["flicker_grey_levels"]) == {"ct", "pet", "spect"}
+    assert str(tmp_path) not in json.dumps(record)
+    head = phantom_volume((6, 32, 32), 0, "ct")
+    fuser = Fuser(FuseConfig(preset="medical", prior=str(tiny_prior)))
+    own = level_of_slices(
+        [fuser.fuse(*p).data for p in zip(head.functional, head.mri, strict=True) if p[1].any()], head
+    )
+    assert np.isclose(record["flicker_grey_levels"]["ct"]["alone"]["std"], 255 * own.std(), rtol=0.01)
+    from PIL import Image
+
+    with Image.open(tmp_path / "sheet.png") as image:
+        assert image.size == (5 * 32, 5 * 32)

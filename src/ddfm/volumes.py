@@ -171,7 +171,10 @@ def fuse_volumes(
     what is resampled. Raises DDFMError; the output is whole or not there.
     """
     begun = time.perf_counter()
-    work = _Work(volumes, fuser, windows or parse_windows(None, len(volumes)), resample)
+    windows = windows or parse_windows(None, len(volumes))
+    if len(windows) != len(volumes):
+        raise problem("windows", f"{len(windows)}", f"{len(volumes)}, one for each volume")
+    work = _Work(volumes, fuser, windows, resample)
     color, bits = any(volume.is_color for volume in volumes), fuser.config.bit_depth
     check_output(output, volumes, color=color, bit_depth=bits, keep_patient=keep_patient)
     text = f"ddfm {versions()['ddfm']}, {fuser.preset.label}: fusion of {len(volumes)} volumes"

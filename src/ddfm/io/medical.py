@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ddfm._checks import problem
+from ddfm._checks import DDFMError, problem
 from ddfm.io import SUFFIXES, _os_errors
 from ddfm.io.dicom import DicomVolume, is_dicom, open_dicom
 from ddfm.io.dicom_write import Origin, writing_dicom
@@ -34,10 +34,20 @@ def is_volume(path: Path) -> bool:
     if path.is_dir():
         with _os_errors(path):
             files = (p for p in path.iterdir() if p.suffix.lower() not in SUFFIXES and not p.name.startswith("."))
-            return any(p.is_file() and is_dicom(p) for p in files)
+            return any(p.is_file() and _is(is_dicom, p) for p in files)
     if not path.is_file() or path.suffix.lower() in SUFFIXES:
         return False
-    return is_dicom(path) or bool(nifti_head(path)) or _is_called_nifti(path) or path.suffix.lower() == ".dcm"
+    if _is_called_nifti(path) or path.suffix.lower() == ".dcm":
+        return True
+    return _is(is_dicom, path) or _is(nifti_head, path)
+
+
+def _is(kind: Callable[[Path], object], path: Path) -> bool:
+    """Whether the content is of that kind; of a file that cannot be read others will say what is wrong."""
+    try:
+        return bool(kind(path))
+    except DDFMError:
+        return False
 
 
 def _is_called_nifti(path: Path) -> bool:
