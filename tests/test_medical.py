@@ -1,5 +1,6 @@
 """NIfTI and DICOM: what is read, what is written, what is refused. Checked against nibabel, pydicom and SimpleITK."""
 
+import contextlib
 import gzip
 import itertools
 import logging
@@ -162,6 +163,37 @@ def test_complex_numbers_and_a_singular_affine(tmp_path):
     content[:348] = fresh.binaryblock
     (tmp_path / "s.nii").write_bytes(content)
     refused("orientation", path=tmp_path / "s.nii")
+
+
+def test_what_nibabel_mends_is_told(tmp_path, capfd):
+    content = bytearray((NIBABEL / "anatomical.nii").read_bytes())
+    content[252:254] = (27904).to_bytes(
+        2, "big" if nib.load(NIBABEL / "anatomical.nii").header.endianness == ">" else "little"
+    )
+    (tmp_path / "a.nii").write_bytes(content)
+    assert read_volume(tmp_path / "a.nii").notes == ("header: qform_code 27904 not valid; setting to 0",)
+    assert "27904" not in "".join(capfd.readouterr())
+
+
+def test_random_damage_is_an_error_or_none(tmp_path, rng):
+    """Bytes changed anywhere: a DDFMError, or a volume, and nothing else; warnings are errors here."""
+    series = dicom.series(
+        tmp_path / "s", np.zeros((3, 16, 16), np.int16), RescaleSlope=2, WindowCenter=4, WindowWidth=9
+    )
+    packed = tmp_path / "a.nii.gz"
+    save_nifti(tmp_path / "a.nii", rng.integers(0, 99, (16, 17, 3), dtype=np.int16))
+    packed.write_bytes(gzip.compress((tmp_path / "a.nii").read_bytes()))
+    multi = dicom.enhanced(tmp_path / "e.dcm", np.zeros((3, 16, 16), np.int16), [0, 1, 2], [1, 1, 1])
+    for path, source in ((series / "IM001", series), (multi, multi), (tmp_path / "a.nii",) * 2, (packed, packed)):
+        whole = path.read_bytes()
+        for n in range(60):
+            content = bytearray(whole)
+            for place in rng.integers(0, min(1400 if path.suffix != ".nii" else 352, len(whole)), 2):
+                content[place] = rng.integers(0, 256)
+            path.write_bytes(content[: rng.integers(1, len(whole))] if n % 5 == 0 else content)
+            with contextlib.suppress(DDFMError):
+                read_volume(source).data()
+        path.write_bytes(whole)
 
 
 # --- NIfTI, writing ---------------------------------------------------------------------------------

@@ -82,6 +82,7 @@ def fuse(
     given: names of the parameters that the user typed.
     """
     from ddfm import engine
+    from ddfm._checks import problem
     from ddfm.volumes import open_volumes, parse_windows
 
     config = _settled(config, given)
@@ -94,6 +95,11 @@ def fuse(
     except KeyboardInterrupt:
         say("stopped; nothing was written", "yellow")
         return 130
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch says it with a RuntimeError
+            raise
+        remedy = "Crop them, or let the network see less of a slice at once: --tile 256."
+        raise problem("sources", "out of memory", "volumes that fit", remedy) from error
     for note in record["warnings"]:
         say(f"warning: {note}", "yellow")
     if report:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import logging
 import math
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -41,7 +43,7 @@ def nifti_head(path: Path) -> str:
     try:
         with gzip.open(path) if is_gzip(path) else path.open("rb") as file:
             head = file.read(352)
-    except (OSError, EOFError):  # gzip of something else, or cut short
+    except (OSError, EOFError, zlib.error):  # gzip of something else, or cut short
         return ""
     if head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0":
         return "single"
@@ -53,13 +55,16 @@ class NiftiVolume(Volume):
 
     kind = "NIfTI"
 
-    def __init__(self, path: Path, image: Any, samples: np.ndarray, geometry: Geometry) -> None:
+    def __init__(
+        self, path: Path, image: Any, samples: np.ndarray, geometry: Geometry, notes: tuple[str, ...] = ()
+    ) -> None:
         self.name, self.geometry, self.header = str(path), geometry, image.header
         self.is_color = samples.dtype.names is not None
         self._samples, self._path = samples.reshape(geometry.shape, order="F"), path
         self._slope, self._inter = float(image.dataobj.slope), float(image.dataobj.inter)
+        self.notes = notes
         if samples.dtype.names == ("R", "G", "B", "A"):
-            self.notes = ("the alpha channel of an RGBA volume is not used",)
+            self.notes += ("the alpha channel of an RGBA volume is not used",)
 
     def slice(self, k: int) -> np.ndarray:
         """See ``Volume.slice``."""
@@ -84,7 +89,7 @@ def open_nifti(path: Path) -> NiftiVolume:
     nib = _nibabel()
     if nifti_head(path) == "pair":
         raise problem(str(path), "one half of a .hdr/.img pair", "NIfTI in one file", "Convert it to .nii.gz first.")
-    with _reading(path), _holder(nib, path) as holder:
+    with _reading(path), _told(nib) as told, _holder(nib, path) as holder:
         kind = nib.Nifti2Image if _is_second(path) else nib.Nifti1Image
         image = kind.from_file_map({"image": holder})
         shape = _three(path, image.shape)
@@ -94,7 +99,22 @@ def open_nifti(path: Path) -> NiftiVolume:
         if isinstance(holder.fileobj, gzip.GzipFile):
             while holder.fileobj.read(1 << 20):  # to the end, where the checksum is
                 pass
-    return NiftiVolume(path, image, samples, geometry)
+    return NiftiVolume(path, image, samples, geometry, tuple(told))
+
+
+@contextlib.contextmanager
+def _told(nib: Any) -> Iterator[list[str]]:
+    """What nibabel mends in a header, such as "qform_code 27904 not valid; setting to 0", as notes and not as a log."""
+    told: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: told.append(f"header: {record.getMessage()}")  # type: ignore[method-assign]
+    logger = nib.imageglobals.logger
+    before, propagate, logger.propagate = logger.handlers[:], logger.propagate, False
+    logger.handlers[:] = [handler]
+    try:
+        yield told
+    finally:
+        logger.handlers[:], logger.propagate = before, propagate
 
 
 @contextlib.contextmanager
