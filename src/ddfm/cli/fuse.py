@@ -18,7 +18,9 @@ __all__ = ["fuse"]
 
 Sources = Annotated[
     list[Path],
-    typer.Argument(help="IR VIS: two files, two folders paired by file stem, or volumes: NIfTI, DICOM.", show_default=False),
+    typer.Argument(
+        help="IR VIS: two files, two folders paired by file stem, or volumes: NIfTI, DICOM.", show_default=False
+    ),
 ]
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="File to write, or folder for folders.", show_default=False)
