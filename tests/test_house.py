@@ -33,7 +33,7 @@ FLOORS = [
         "_render",
     },
     {"priors", "sampling", "denoising", "pipeline"},
-    {"io", "datasets"},
+    {"io", "datasets", "journal"},
     {
         "presets",
         "noisy",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ddfm.cli._outcomes import summary
 from ddfm.cli._shared import Device, Overwrite, PresetOption, PriorOption, Seed, Steps, progress_bar, say
 
 if TYPE_CHECKING:
@@ -81,7 +82,19 @@ def fuse(
 
     jobs = engine.plan(sources, output, skip_unmatched=skip_unmatched, suffix=suffix)
     folder = output if sources[0].is_dir() else None
-    config = FuseConfig(preset, prior, steps, seed, device, dtype, tone, bit_depth, tile, compile, noise_std)
+    config = FuseConfig(
+        preset=preset,
+        prior=prior,
+        steps=steps,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        tone=tone,
+        bit_depth=bit_depth,
+        tile=tile,
+        compile=compile,
+        noise_std=noise_std,
+    )
     config.check_count(len(sources))
     _hint(jobs[0], preset)
     config.check_format(jobs[0].output.suffix)
@@ -129,23 +142,4 @@ def _run(jobs: list[Job], config: FuseConfig, folder: Path | None, overwrite: bo
                 "yellow",
             )
             return 130
-    return _summary(outcomes, single=folder is None)
-
-
-def _summary(outcomes: list[Outcome], *, single: bool) -> int:
-    """Print results and failures; 0, 1 (some of a folder failed) or 2 (the one pair failed)."""
-    failed = [o for o in outcomes if o.status == "failed"]
-    for outcome in outcomes:
-        for note in outcome.record.get("warnings", []) if outcome.status == "fused" else []:
-            say(f"warning: {note}", "yellow")
-    for outcome in failed:
-        say(f"error: {'' if single else outcome.job.output.name + ': '}{outcome.record['error']}", "red")
-    if single:
-        if not failed:
-            record = outcomes[0].record
-            typer.echo(f"{outcomes[0].job.output}  ({record['seconds']} s, {record['preset']})")
-        return 2 if failed else 0
-    fused = sum(o.status == "fused" for o in outcomes)
-    kept = sum(o.status == "kept" for o in outcomes)
-    typer.echo(f"{fused} fused, {kept} kept from an earlier run, {len(failed)} failed")
-    return 1 if failed else 0
+    return summary(outcomes, single=folder is None)
