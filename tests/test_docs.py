@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from ddfm import cli, samples
+from ddfm.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -76,6 +77,11 @@ def test_the_architecture_page_names_every_room():
     source = ROOT / "src/ddfm"
     rooms = {p.relative_to(source).parts[0].removesuffix(".py") for p in source.rglob("*.py")}
     assert [room for room in sorted(rooms) if f"`{room}`" not in page] == []
+
+
+def test_the_table_of_presets_has_each():
+    table = (ROOT / "docs/howto.md").read_text("utf-8")
+    assert [name for name in PRESETS if not re.search(rf"^\| `{name}` \|", table, re.M)] == []
 
 
 def test_the_recipe_of_the_bundled_prior_is_a_valid_one(folder, monkeypatch):
