@@ -1,4 +1,4 @@
-"""Many pairs: two folders matched by stem, each pair fused alone, a journal, and a run that can be taken up again."""
+"""Many pairs: each fused alone, a journal, and a run that can be taken up again."""
 
 from __future__ import annotations
 
@@ -13,20 +13,12 @@ from typing import Any
 
 from ddfm._checks import DDFMError, problem
 from ddfm._provenance import now
-from ddfm.datasets import match_folders
 from ddfm.fusion import Fuser
 from ddfm.io import SUFFIXES, write_bytes
 from ddfm.journal import JOURNAL, Journal, append_record
+from ddfm.planning import Job, kind_of, plan
 
-__all__ = ["JOURNAL", "Job", "Outcome", "check_free", "check_report", "check_writable", "plan", "run"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One pair to fuse: its source files and the file to write."""
-
-    sources: tuple[Path, ...]
-    output: Path
+__all__ = ["JOURNAL", "Job", "Outcome", "check_free", "check_report", "check_writable", "kind_of", "plan", "run"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,57 +28,6 @@ class Outcome:
     job: Job
     status: str
     record: dict[str, Any]
-
-
-def plan(sources: Sequence[Path], output: Path, *, skip_unmatched: bool = False, suffix: str = ".png") -> list[Job]:
-    """The jobs for two or more files, or for two or more folders; all are checked before any work begins.
-
-    Files give the one output file; folders give ``output``/stem``suffix``. Raises DDFMError.
-    """
-    if suffix.lower() not in SUFFIXES:
-        raise problem("--suffix", repr(suffix), f"one of {', '.join(SUFFIXES)}")
-    for path in sources:
-        if not path.exists():
-            raise problem(str(path), "no such file or folder", "a file or folder of images", "Check the path.")
-    kinds = {path.is_dir() for path in sources}
-    if len(kinds) > 1:
-        raise problem("sources", "a folder and a file", "all files or all folders")
-    if kinds == {True}:
-        _check_output_folder(output, sources)
-        pairs = match_folders(sources, skip_unmatched=skip_unmatched)
-        jobs = [Job(files, output / (stem + suffix)) for stem, files in pairs.items()]
-    else:
-        jobs = [Job(tuple(sources), _output_file(sources, output, suffix))]
-    for job in jobs:
-        _check_not_a_source(job)
-    return jobs
-
-
-def _output_file(sources: Sequence[Path], output: Path, suffix: str) -> Path:
-    if output.is_dir():
-        return output / (sources[0].stem + suffix)
-    if output.suffix.lower() not in SUFFIXES:
-        raise problem("--output", repr(str(output)), f"a name ending in {', '.join(SUFFIXES)}")
-    if not output.parent.is_dir():
-        raise problem("--output", output, "a file in an existing folder", f"Create it: mkdir -p {output.parent}")
-    return output
-
-
-def _check_output_folder(output: Path, sources: Sequence[Path]) -> None:
-    if output.exists() and any(output.samefile(source) for source in sources):
-        raise problem(
-            "--output", f"{output}, a source folder", "another folder", "Results there would be sources next time."
-        )
-    nearest = next(p for p in [output, *output.absolute().parents] if p.exists())
-    if not nearest.is_dir():
-        raise problem("--output", f"{output}, where {nearest} is a file", "a folder, as the sources are folders")
-
-
-def _check_not_a_source(job: Job) -> None:
-    """Never write onto a source, whatever was allowed."""
-    for source in job.sources:
-        if job.output.exists() and job.output.samefile(source):
-            raise problem("--output", job.output, "another file than a source", "Choose another name or folder.")
 
 
 def run(

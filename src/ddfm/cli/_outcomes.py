@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -15,14 +16,14 @@ if TYPE_CHECKING:
 __all__ = ["notes", "summary"]
 
 
-def summary(outcomes: Sequence[Outcome], *, single: bool) -> int:
-    """Print results and failures; 0, 1 (some of many failed) or 2 (the one pair failed)."""
-    for note in notes(outcomes, single=single):
+def summary(outcomes: Sequence[Outcome], folder: Path | None) -> int:
+    """Print results and failures; 0, 1 (some of many, in ``folder``, failed) or 2 (the one scene failed)."""
+    for note in notes(outcomes, folder):
         say(f"warning: {note}", "yellow")
     failed = [o for o in outcomes if o.status == "failed"]
     for outcome in failed:
-        say(f"error: {'' if single else name_of(outcome) + ': '}{outcome.record['error']}", "red")
-    if single:
+        say(f"error: {name_of(outcome, folder)}{outcome.record['error']}", "red")
+    if not folder:
         if not failed:
             record = outcomes[0].record
             typer.echo(f"{outcomes[0].job.output}  ({record['seconds']} s, {record['preset']})")
@@ -33,18 +34,16 @@ def summary(outcomes: Sequence[Outcome], *, single: bool) -> int:
     return 1 if failed else 0
 
 
-def notes(outcomes: Sequence[Outcome], *, single: bool) -> list[str]:
+def notes(outcomes: Sequence[Outcome], folder: Path | None) -> list[str]:
     """The warnings of what was fused, each with its file; those that many files share in one line."""
-    files: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for outcome in outcomes:
         for name, text in _notes_of(outcome) if outcome.status == "fused" else ():
-            files.setdefault(text, []).append(name or ("" if single else name_of(outcome)))
+            names.setdefault(text, []).append(f"{name}: " if name else name_of(outcome, folder))
     lines = []
-    for text, names in files.items():
-        if len(names) > 1 and not single:
-            lines.append(f"{len(names)} files: {text}")
-        else:
-            lines += [f"{name}: {text}" if name else text for name in names]
+    for text, files in names.items():
+        many = folder and len(files) > 1
+        lines += [f"{len(files)} files: {text}"] if many else [f"{name}{text}" for name in files]
     return lines
 
 
@@ -56,6 +55,6 @@ def _notes_of(outcome: Outcome) -> Iterator[tuple[str, str]]:
         yield path, note.removeprefix(f"{path}: ") if path else note
 
 
-def name_of(outcome: Outcome) -> str:
-    """How messages of many jobs call one of them."""
-    return outcome.job.output.name
+def name_of(outcome: Outcome, folder: Path | None) -> str:
+    """How messages about many results begin: the path below their folder, and a colon."""
+    return f"{outcome.job.output.relative_to(folder).as_posix()}: " if folder else ""

@@ -1,4 +1,4 @@
-"""``ddfm fuse``: two files or two folders."""
+"""``ddfm fuse``: files of one scene, folders, or a manifest."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ddfm.cli._folders import Columns, Name, Patterns, Recursive, SkipUnmatched, Suffix
 from ddfm.cli._outcomes import summary
 from ddfm.cli._shared import Device, Overwrite, PresetOption, PriorOption, Seed, Steps, progress_bar, say
 
@@ -18,10 +19,14 @@ __all__ = ["fuse"]
 
 Sources = Annotated[
     list[Path],
-    typer.Argument(help="IR VIS: two files, or two folders paired by file stem.", show_default=False),
+    typer.Argument(
+        metavar="IR VIS",
+        help="Files of one scene; or folders, paired by file stem; one folder and --pattern; a CSV manifest.",
+        show_default=False,
+    ),
 ]
 Output = Annotated[
-    Path, typer.Option("--output", "-o", help="File to write, or folder for folders.", show_default=False)
+    Path, typer.Option("--output", "-o", help="File to write; for many scenes the folder.", show_default=False)
 ]
 Dtype = Annotated[
     str | None,
@@ -47,10 +52,6 @@ NoiseStd = Annotated[
         help="Noise of the sources on [0, 1]: 0.06, or 0.06,0.02 for each, or auto to estimate it.  [default: none]",
     ),
 ]
-Suffix = Annotated[str, typer.Option("--suffix", help="Format of the results of a folder run.")]
-SkipUnmatched = Annotated[
-    bool, typer.Option("--skip-unmatched", help="Leave out files without a partner in the other folder.")
-]
 Report = Annotated[Path | None, typer.Option("--report", help="Append one JSON line for each pair to this file.")]
 
 
@@ -68,20 +69,34 @@ def fuse(
     tile: Tile = None,
     compile: Compile = False,
     noise_std: NoiseStd = None,
+    pattern: Patterns = None,
+    recursive: Recursive = False,
+    columns: Columns = None,
+    skip_unmatched: SkipUnmatched = False,
+    name: Name = "{stem}",
     suffix: Suffix = ".png",
     overwrite: Overwrite = False,
-    skip_unmatched: SkipUnmatched = False,
     report: Report = None,
 ) -> None:
-    """Fuse two pictures of one scene, the infrared (or PET, SPECT, CT) first; or two folders of them.
+    """Fuse two or more pictures of one scene, the infrared (or PET, SPECT, CT) first; or whole folders of them.
 
     Colour is kept. A folder run that was stopped goes on where it stopped when the command is given again.
     """
     from ddfm import engine
     from ddfm.fusion import FuseConfig
 
-    jobs = engine.plan(sources, output, skip_unmatched=skip_unmatched, suffix=suffix)
-    folder = output if sources[0].is_dir() else None
+    jobs = engine.plan(
+        sources,
+        output,
+        recursive=recursive,
+        patterns=pattern or (),
+        columns=[column.strip() for column in columns.split(",")] if columns else (),
+        skip_unmatched=skip_unmatched,
+        name=name,
+        suffix=suffix,
+        preset=preset.partition("@")[0],
+    )
+    folder = None if engine.kind_of(sources) == "files" else output
     config = FuseConfig(
         preset=preset,
         prior=prior,
@@ -95,7 +110,7 @@ def fuse(
         compile=compile,
         noise_std=noise_std,
     )
-    config.check_count(len(sources))
+    config.check_count(len(jobs[0].sources))
     _hint(jobs[0], preset)
     config.check_format(jobs[0].output.suffix)
     engine.check_writable(jobs)
@@ -142,4 +157,4 @@ def _run(jobs: list[Job], config: FuseConfig, folder: Path | None, overwrite: bo
                 "yellow",
             )
             return 130
-    return summary(outcomes, single=folder is None)
+    return summary(outcomes, folder)
