@@ -69,8 +69,11 @@ def _gone(base: Path, name: str, cell: str) -> str:
     """What is wrong with the file of a cell, "" for nothing."""
     if not cell:
         return f"nothing in column {name}"
-    if (base / cell).is_file():
-        return ""
+    try:
+        if (base / cell).is_file():
+            return ""
+    except OSError as error:  # too long, or in a folder that is shut
+        return f"column {name}: {_short(cell)}: {error.strerror}"
     hint = "; between folders goes /" if "\\" in cell else ""
     return f"column {name}: no file {_short(cell)}{hint}"
 

@@ -74,11 +74,13 @@ def _safe(name: str, group: Group) -> str:
 
 
 def _storable(name: str, group: Group) -> str:
-    last = name.rpartition("/")[2]
-    if len(os.fsencode(last)) > _MOST_BYTES:
-        raise problem("--name", f"{last[:40]!r}... ({group.label})", f"at most {_MOST_BYTES} bytes", "Shorten it.")
-    if last.startswith("."):
-        raise problem("--name", f"{last!r} ({group.label})", "a name before the suffix", "It would be a hidden file.")
+    """A name that file systems take, and that is no hidden file's."""
+    parts = name.split("/")
+    longest = max(parts, key=lambda part: len(os.fsencode(part)))
+    if len(os.fsencode(longest)) > _MOST_BYTES:
+        raise problem("--name", f"{longest[:40]!r}... ({group.label})", f"at most {_MOST_BYTES} bytes", "Shorten it.")
+    if parts[-1].startswith("."):
+        raise problem("--name", f"{name!r} ({group.label})", "a name before the suffix", "It would be a hidden file.")
     return name
 
 

@@ -20,8 +20,8 @@ __all__ = ["fuse"]
 Sources = Annotated[
     list[Path],
     typer.Argument(
-        metavar="IR VIS",
-        help="Files of one scene; or folders, paired by file stem; one folder and --pattern; a CSV manifest.",
+        metavar="SOURCE",
+        help="IR VIS, or more: files of one scene; folders, paired by stem; one folder with --pattern; a CSV manifest.",
         show_default=False,
     ),
 ]
