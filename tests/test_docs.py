@@ -28,7 +28,7 @@ def blocks(kind):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Where the snippets run: ir.png, vis.png, two folders of two pairs, photographs."""
+    """Where the snippets run: ir.png, vis.png, two pairs in folders of every kind, a manifest, photographs."""
     for name in ("ir", "vis", "photographs"):
         (tmp_path / name).mkdir()
     for seed in (0, 1):
@@ -38,6 +38,13 @@ def folder(tmp_path, monkeypatch):
             image.save(tmp_path / name / f"{seed}.png")
             image.save(tmp_path / f"{name}.png")
             image.resize((160, 128)).save(tmp_path / "photographs" / f"{name}{seed}.png")
+            for copy in (f"shots/{seed}_{name}.png", f"scenes/{seed}/{name}.png", f"{name}/day/{seed}.png"):
+                (tmp_path / copy).parent.mkdir(parents=True, exist_ok=True)
+                image.save(tmp_path / copy)
+    for name in ("pet", "t1", "t2"):
+        (tmp_path / name).symlink_to("ir")
+    rows = ["ir/0.png,vis/0.png,first", "ir/1.png,vis/1.png,night/second"]
+    (tmp_path / "pairs.csv").write_text("\n".join(["ir,vis,output", *rows]))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ddfm._runtime.keep_freed_memory", lambda: None)
     return tmp_path
