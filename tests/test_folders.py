@@ -118,6 +118,13 @@ def test_nothing_is_written_where_the_manifest_is_bad(ddfm, tree, monkeypatch):
     assert not (tree / "out").exists()
 
 
+def test_a_format_that_cannot_hold_one_of_the_results_is_refused_before_the_work(ddfm, tree, monkeypatch):
+    monkeypatch.setattr(Fuser, "__init__", lambda *_: pytest.fail("the prior was loaded"))
+    (tree / "m.csv").write_text("pet,t1,output\npet/a.png,t1/a.png,x.png\npet/a.png,t1/day/a.png,y.jpg\n")
+    code, text = ddfm("fuse", "m.csv", "-o", "out", "--bit-depth", 16)
+    assert (code, ".png or .tif" in text, (tree / "out").exists()) == (2, True, False)
+
+
 def test_ctrl_c_in_a_tree(ddfm, tree, monkeypatch):
     fuse, seen = Fuser.fuse, []
 

@@ -58,7 +58,8 @@ def _groups(
             files = tuple(base / cells[name] for name in sources)
             groups.append(Group(files[0].stem, files, cells.get(_OUTPUT, ""), f"line {line}"))
     if missing and not (skip_unmatched and groups):
-        remedy = f"Paths are relative to {base}. --columns names the sources, --skip-unmatched leaves rows out."
+        where = "the manifest's folder" if base == path.parent else "the current folder"
+        remedy = f"Paths are relative to {where}. --columns names the sources, --skip-unmatched leaves rows out."
         raise problem(str(path), f"{len(missing)} missing", "files that exist", remedy + listed(missing))
     if not groups:
         raise problem(str(path), "no rows", "one row for each scene below the header")
@@ -158,7 +159,7 @@ def _lines(path: Path, file: BinaryIO) -> Iterator[str]:
             return
         if number > MOST_LINES or left < 0:
             most = f"{MOST_LINES:,} lines" if number > MOST_LINES else f"{MOST_BYTES >> 20} MiB"
-            raise problem(str(path), f"more than {most}", "fewer", "Cut it into several manifests.")
+            raise problem(str(path), f"more than {most}", "a manifest that ends sooner", "Cut it into several.")
         try:
             text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError:

@@ -36,7 +36,7 @@ def check_template(template: str) -> str:
             raise problem("--name", repr(template), f"{expected}, without folders", remedy)
         plain = not spec or (field == "index" and re.fullmatch("0[1-9]", spec))
         if field is not None and (field not in FIELDS or conversion or not plain):
-            remedy = "Only {index} may have a format: {index:04} is 0001."
+            remedy = "Only {index} may have a format: {index:04} is 0001." if field in FIELDS else ""
             raise problem("--name", repr(template), expected, remedy)
     if PurePosixPath(template).suffix.lower() in SUFFIXES:
         raise problem("--name", repr(template), f"{expected}, without a suffix", "The format is --suffix.")

@@ -172,7 +172,8 @@ def match_patterns(
     """
     if len(patterns) < 2 or len(folders) not in (1, len(patterns)):
         got = f"{len(patterns)} for {len(folders)} folder(s)"
-        raise problem("--pattern", got, "one for each source, two or more; in one folder, or a folder for each")
+        remedy = "Give --pattern again for the next source." if len(patterns) == 1 else ""
+        raise problem("--pattern", got, "one for each source, two or more; in one folder, or a folder for each", remedy)
     places = list(folders) * len(patterns) if len(folders) == 1 else list(folders)
     tables: list[dict[str, Path]] = [{} for _ in patterns]
     for folder in dict.fromkeys(places):

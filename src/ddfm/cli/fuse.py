@@ -110,15 +110,23 @@ def fuse(
         compile=compile,
         noise_std=noise_std,
     )
-    config.check_count(len(jobs[0].sources))
+    _check(jobs, config, folder, overwrite, report)
     _hint(jobs[0], preset)
-    config.check_format(jobs[0].output.suffix)
+    raise typer.Exit(_run(jobs, config, folder, overwrite, report))
+
+
+def _check(jobs: list[Job], config: FuseConfig, folder: Path | None, overwrite: bool, report: Path | None) -> None:
+    """Refuse what can be known to fail before the prior is loaded. Raises DDFMError."""
+    from ddfm import engine
+
+    config.check_count(len(jobs[0].sources))
+    for suffix in sorted({job.output.suffix for job in jobs}):
+        config.check_format(suffix)
     engine.check_writable(jobs)
     if not folder:
         engine.check_free(jobs[0].output, overwrite)
     if report:
         engine.check_report(report, folder)
-    raise typer.Exit(_run(jobs, config, folder, overwrite, report))
 
 
 def _hint(job: Job, preset: str) -> None:
