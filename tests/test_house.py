@@ -33,7 +33,7 @@ FLOORS = [
         "_render",
     },
     {"priors", "sampling", "denoising", "pipeline"},
-    {"io", "datasets"},
+    {"io", "datasets", "journal", "pairing", "manifest", "naming"},
     {
         "presets",
         "noisy",
@@ -41,6 +41,7 @@ FLOORS = [
         "fusion",
         "sequence",
         "training",
+        "planning",
         "engine",
         "evaluation",
         "conversion",
