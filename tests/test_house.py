@@ -34,7 +34,7 @@ FLOORS = [
         "_render",
     },
     {"priors", "sampling", "denoising", "pipeline"},
-    {"io", "datasets"},
+    {"io", "datasets", "journal", "pairing", "manifest", "naming"},
     {
         "presets",
         "noisy",
@@ -43,6 +43,7 @@ FLOORS = [
         "sequence",
         "volumes",
         "training",
+        "planning",
         "engine",
         "evaluation",
         "conversion",

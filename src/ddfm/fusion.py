@@ -167,6 +167,9 @@ class Fuser:
         self.pipeline.set_progress_bar_config(disable=True)
         if self.config.noise_std is None and pipeline.config.color != "luma":  # such a prior removes no noise
             self.preset = with_noise(self.preset, 0)
+        pipeline.check_tile(self.config.tile or None)
+        if self.preset.noise_std is not None:
+            pipeline.check_cleans()
         if self.pipeline.device.type == "cpu":  # faster there, equal to rounding: docs/performance.md
             self.pipeline.unet.to(memory_format=torch.channels_last)
         if self.config.compile:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ddfm.fusion import FuseConfig
     from ddfm.io.volume import Volume
 
-__all__ = ["KeepPatient", "Options", "Resample", "Series", "Window", "fuse", "wanted"]
+__all__ = ["KeepPatient", "Options", "Resample", "Series", "Window", "fuse", "typed", "wanted"]
 
 Window = Annotated[
     str | None,
@@ -67,6 +67,11 @@ def wanted(sources: Sequence[Path], options: Options) -> bool:
     return any(volumes)
 
 
+def typed(ctx: typer.Context) -> set[str]:
+    """Names of the parameters that the user gave, default values or not."""
+    return {name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"}
+
+
 def fuse(
     sources: Sequence[Path],
     output: Path,
@@ -81,7 +86,7 @@ def fuse(
 
     given: names of the parameters that the user typed.
     """
-    from ddfm import engine
+    from ddfm import engine, journal
     from ddfm._checks import problem
     from ddfm.volumes import open_volumes, parse_windows
 
@@ -103,7 +108,7 @@ def fuse(
     for note in record["warnings"]:
         say(f"warning: {note}", "yellow")
     if report:
-        engine.append_record(report, record)
+        journal.append_record(report, record)
     typer.echo(f"{output}  ({record['slices']} slices, {record['seconds']} s, {record['preset']}; {record['label']})")
     return 0
 
@@ -112,7 +117,7 @@ def _settled(config: FuseConfig, given: Collection[str]) -> FuseConfig:
     """The settings for volumes, checked. Raises DDFMError for options that are for pictures."""
     from ddfm._checks import problem
 
-    for name in ("suffix", "skip_unmatched"):
+    for name in ("pattern", "recursive", "columns", "skip_unmatched", "name", "suffix"):
         if name in given:
             raise problem("--" + name.replace("_", "-"), "with volumes", "folders of pictures", "Leave it out.")
     if "preset" not in given:
