@@ -31,6 +31,7 @@ FLOORS = [
         "tables",
         "samples",
         "_render",
+        "stacks",
     },
     {"priors", "sampling", "denoising", "pipeline"},
     {"io", "datasets", "journal", "pairing", "manifest", "naming"},
