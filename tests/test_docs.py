@@ -37,6 +37,8 @@ def folder(tmp_path, monkeypatch):
             image = Image.fromarray(np.rint(data * 255).astype(np.uint8))
             image.save(tmp_path / name / f"{seed}.png")
             image.save(tmp_path / f"{name}.png")
+            for more in {"ir": ("dark", "near", "pet", "t1", "nir"), "vis": ("middle", "bright", "far", "t2")}[name]:
+                image.save(tmp_path / f"{more}.png")
             image.resize((160, 128)).save(tmp_path / "photographs" / f"{name}{seed}.png")
             for copy in (f"shots/{seed}_{name}.png", f"scenes/{seed}/{name}.png", f"{name}/day/{seed}.png"):
                 (tmp_path / copy).parent.mkdir(parents=True, exist_ok=True)

@@ -32,6 +32,7 @@ FLOORS = [
         "samples",
         "phantoms",
         "_render",
+        "stacks",
     },
     {"priors", "sampling", "denoising", "pipeline"},
     {"io", "datasets", "journal", "pairing", "manifest", "naming"},

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ddfm import samples
+from ddfm import samples, stacks
 from ddfm._checks import problem
 from ddfm.fusion import FuseConfig, Fuser
 from ddfm.io import encode_image, from_array, write_bytes
@@ -30,6 +30,20 @@ SCENES: dict[str, Callable[[], samples.Sample]] = {
 }
 
 
+def _exposures() -> dict[str, np.ndarray]:
+    street = samples.street((240, 320), seed=1).visible
+    return dict(zip(("dark", "middle", "bright"), stacks.exposures(street), strict=True))
+
+
+def _focus() -> dict[str, np.ndarray]:
+    street = samples.street((240, 320), seed=1).visible
+    return dict(zip(("left", "middle", "right"), stacks.focus_stack(street, 3), strict=True))
+
+
+#: Three pictures of one camera each.
+STACKS: dict[str, Callable[[], dict[str, np.ndarray]]] = {"exposures": _exposures, "focus": _focus}
+
+
 def make_demo(folder: Path, preset: str = "balanced") -> list[Path]:
     """Write sources, fused image and a sheet for each scene into ``folder``; return the sheets' paths.
 
@@ -43,15 +57,22 @@ def make_demo(folder: Path, preset: str = "balanced") -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise problem("folder", folder, "a folder that can be made", str(error)) from error
-    return [
+    pairs = [
         _scene(folder, stem, render(), scans if stem.endswith("mri") else cameras) for stem, render in SCENES.items()
     ]
+    stacked = Fuser(FuseConfig(preset="stack"))
+    return pairs + [_fused(folder, stem, render(), stacked) for stem, render in STACKS.items()]
 
 
 def _scene(folder: Path, stem: str, sample: samples.Sample, fuser: Fuser) -> Path:
-    first, second = (quantise(x) for x in (sample.infrared, sample.visible))
-    fused = fuser.fuse(from_array(first, sample.labels[0]), from_array(second, sample.labels[1]))
-    pictures = {sample.labels[0]: first, sample.labels[1]: second, "fused": quantise(fused.data)}
+    return _fused(folder, stem, dict(zip(sample.labels, (sample.infrared, sample.visible), strict=True)), fuser)
+
+
+def _fused(folder: Path, stem: str, sources: Mapping[str, np.ndarray], fuser: Fuser) -> Path:
+    """Write sources by label, their fusion and the sheet."""
+    pictures = {label: quantise(source) for label, source in sources.items()}
+    fused = fuser.fuse(*(from_array(picture, label) for label, picture in pictures.items()))
+    pictures["fused"] = quantise(fused.data)
     for label, picture in pictures.items():
         _write(folder / f"{stem}_{label}.png", picture)
     sheet = folder / f"{stem}_sheet.png"

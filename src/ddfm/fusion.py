@@ -279,7 +279,7 @@ class Fuser:
         luma = fuse_large(self.pipeline, planes, preset, generator, tile, on_step or (lambda done, of: None))
         asked = self.preset.noise_std is not None
         notes = ["noise is not looked for above 16 megapixels; --noise-std says what there is"] * asked
-        return put_color(stretch(luma, self.tone), planes), {"warnings": notes}
+        return put_color(stretch(luma, self.tone), planes, preset.chroma), {"warnings": notes}
 
     def _whole(
         self, images: list[Image], on_step: Callable[[int, int], Any] | None
@@ -291,7 +291,8 @@ class Fuser:
         found: dict[str, Any] = {"warnings": noise_notes(lumas, noise)}
         if noise and (any(noise) or self.config.noise_std is not None):
             found["noise_std"] = [round(value, 5) for value in noise]
-        return put_color(stretch(fused, self.tone), [color.Plane(image.data) for image in images]), found
+        planes = [color.Plane(image.data) for image in images]
+        return put_color(stretch(fused, self.tone), planes, preset.chroma), found
 
     def settle(self, lumas: list[Tensor]) -> tuple[Preset, tuple[float, ...]]:
         """The preset for these sources, and their noise on [0, 1]; () where no noise was asked about."""
@@ -513,7 +514,9 @@ def stretch_to(luma: Tensor, ends: tuple[float, float]) -> Tensor:
     return ((luma - low) / (high - low)).clamp(0, 1) if (low, high) != (0, 1) and high > low else luma.clamp(0, 1)
 
 
-def put_color(luma: Tensor, planes: Sequence[color.Plane]) -> np.ndarray:
-    """The fused luma with the chroma of the coloured source, of the last one where several are coloured."""
+def put_color(luma: Tensor, planes: Sequence[color.Plane], which: str = "last") -> np.ndarray:
+    """The fused luma with the chroma of the coloured source; of several that of the "last", or the mean of "all"."""
     colored = [plane for plane in planes if plane.is_color]
-    return color.put_chroma(luma, colored[-1]) if colored else luma[0, 0].numpy()
+    if not colored:
+        return luma[0, 0].numpy()
+    return color.put_chroma(luma, colored if which == "all" else colored[-1:])
