@@ -61,13 +61,17 @@ def test_luma_of_the_color_result_is_the_grey_fusion(fuser):
     color_result, grey_result = fuser.fuse(a, b), fuser.fuse(a / np.float32(255), luma)
     # the seed is of the content, and the two lumas differ in the last bit of float32: compare the fused lumas through
     # the same pipeline call instead
-    ours = fuser._sample([torch.from_numpy(x)[None, None] for x in (a / np.float32(255), luma)], None)
+    ours = sampled(fuser, [torch.from_numpy(x)[None, None] for x in (a / np.float32(255), luma)])
     assert np.allclose(grey_result.data, ours[0, 0].clamp(0, 1).numpy(), atol=1e-6)
     again = fuser.fuse(a, b)
     lumas = [fuser_luma(a), fuser_luma(b)]
-    expected = fuser._sample(lumas, None)[0, 0].clamp(0, 1).numpy()
+    expected = sampled(fuser, lumas)[0, 0].clamp(0, 1).numpy()
     assert np.abs(again.data @ LUMA - expected).max() < 1e-5
     assert np.array_equal(color_result.data, again.data)
+
+
+def sampled(fuser, lumas):
+    return fuser.sample(lumas, fuser.settle(lumas)[0], seed=0).unclipped
 
 
 def fuser_luma(array):
@@ -190,7 +194,8 @@ def test_bad_sources(fuser, sources, words):
         ({"dtype": "int8"}, "float32"),
         ({"tone": "loud"}, "percentile"),
         ({"bit_depth": 12}, "8 or 16"),
-        ({"steps": 0}, "steps"),
+        ({"steps": -1}, "steps"),
+        ({"steps": 0, "preset": "paper"}, "steps"),
         ({"steps": 5000}, "steps"),
         ({"prior": "no-such-folder"}, "prior"),
         ({"colour": True}, "colour"),

@@ -14,7 +14,7 @@ from scipy import integrate, special, stats
 import ddfm
 from ddfm import cli, color, samples
 from ddfm._checks import DDFMError
-from ddfm.denoising import clean_sources, level_of, turned
+from ddfm.denoising import clean_sources, level_of, shown, turned
 from ddfm.diffusion import alpha_bar, linear_betas
 from ddfm.fusion import FuseConfig, Fuser
 from ddfm.likelihood import EPSILON, FusionLikelihood, em_alone
@@ -29,7 +29,7 @@ from ddfm.noise import (
     noisy_moments,
     unbias,
 )
-from ddfm.noisy import MOST_DRAWS, settled, with_noise
+from ddfm.noisy import DRAWS, settled, with_noise
 from ddfm.pipeline import DDFMPipeline
 from ddfm.presets import get_preset
 
@@ -505,16 +505,55 @@ def test_the_prior_earns_its_place():
     assert found.report["noise_std"] == pytest.approx([25 / 255] * 2, rel=0.1)
 
 
+@pytest.mark.parametrize("value", [0, 77, 255])
+def test_a_flat_source_told_of_noise_stays_as_it_is(value):
+    """The prior must make nothing of nothing: without the check 77 came out between 56 and 100."""
+    flat = np.full((96, 112), value, np.uint8)
+    with pytest.warns(ddfm.DDFMWarning, match="same picture"):
+        fused = ddfm.fuse(flat, flat, noise_std=0.1)
+    assert np.abs(fused.data - value / 255).max() < 1 / 255 / 100  # the guard of the E-step is the rest
+    assert [n for n in fused.report["warnings"] if "not to be seen in 100%" in n]
+
+
+def test_clean_edges_and_ramps_told_of_noise_stay_as_they_are():
+    block = np.full((96, 112), 0.25, np.float32)
+    block[30:60, 40:80] = 0.8
+    ramp = np.tile(np.linspace(0.2, 0.8, 112, dtype=np.float32), (96, 1))
+    told, plain = (ddfm.fuse(block, ramp, noise_std=n).data for n in (0.1, 0))
+    assert np.abs(told - plain).max() < 1e-5
+
+
+@pytest.mark.parametrize("sigma", [10, 25, 50])
+def test_noise_is_shown_wherever_it_is(sigma):
+    """On black, where half of it is cut off, as on grey."""
+    level = torch.cat([torch.full((1, 1, 80, 80), v) for v in (0.0, 0.5, 1.0)], -1)
+    noise = sigma / 255 * torch.randn(level.shape, generator=torch.Generator().manual_seed(sigma))
+    share = shown((level + noise).clamp(0, 1), torch.tensor(sigma / 255).view(1, 1, 1, 1))
+    # of 19,200 pixels a few corners of the black part may lack noise by chance
+    assert share.mean() > 0.999 and (share > 0.9).float().mean() > 0.999
+    assert shown(level[..., :80], torch.tensor(sigma / 255).view(1, 1, 1, 1)).max() == 0
+
+
+def test_stripes_along_columns_are_shown():
+    stripes = 0.5 + 0.04 * torch.randn((1, 1, 1, 90), generator=torch.Generator().manual_seed(1)).expand(1, 1, 70, 90)
+    assert shown(stripes, torch.tensor(0.04).view(1, 1, 1, 1)).mean() > 0.9
+
+
 # ---- presets, files, command line -----------------------------------------------------------------
 
 
 def test_preset_for_noise():
     preset = get_preset("balanced")
-    assert with_noise(preset, None) is with_noise(preset, 0) is with_noise(preset, (0, 0)) is preset
-    assert with_noise(preset, 0.1).draws == min(2 * preset.steps, MOST_DRAWS)
+    assert with_noise(preset, None) == preset and (preset.noise_std, preset.draws) == ("auto", 4)
+    assert with_noise(preset, 0) == with_noise(preset, (0, 0))
+    assert (with_noise(preset, 0).noise_std, with_noise(preset, 0).draws) == (None, 0)
+    assert [with_noise(get_preset(name), 0.1).draws for name in ("balanced", "fast", "medical")] == [4, 1, DRAWS]
     assert with_noise(preset, 0.1, 9).draws == 9
+    assert with_noise(preset, None, 0) == with_noise(preset, 0)  # no evaluations: no noise is looked for
     with pytest.raises(DDFMError, match="noise_std"):
         with_noise(preset, 2)
+    with pytest.raises(DDFMError, match="steps: got 0, with noise_std"):
+        with_noise(preset, 0.1, 0)
 
 
 def test_settled_keeps_the_number_of_em_iterations():
@@ -523,23 +562,23 @@ def test_settled_keeps_the_number_of_em_iterations():
         plain = get_preset(name)
         noisy, noise = settled(with_noise(plain, (0.1, 0.25)), lumas)
         assert noise == pytest.approx((0.1, 0.25))
-        assert (noisy.start, noisy.steps) == (0, 1)
+        assert (noisy.start, noisy.steps) == (0, 0)
         assert noisy.warm_sweeps + noisy.steps == plain.warm_sweeps + plain.steps
     paper, _ = settled(with_noise(get_preset("paper"), 0.1), lumas)
     assert (paper.start, paper.steps) == (None, 100)
 
 
 def test_settled_without_noise_is_the_plain_preset(scenes):
-    plain = get_preset("balanced")
+    plain = with_noise(get_preset("balanced"), 0)
     assert settled(plain, scenes[0]) == (plain, ())
-    assert settled(with_noise(plain, "auto"), scenes[0][:2]) == (plain, (0.0, 0.0))
+    assert settled(get_preset("balanced"), scenes[0][:2]) == (plain, (0.0, 0.0))
 
 
 def test_settings_tell_of_noise_only_where_it_is():
-    plain, told = (FuseConfig(noise_std=n).resolve().settings() for n in (None, "0.06,0.02"))
+    plain, told = (FuseConfig(noise_std=n).resolve().settings() for n in (0, "0.06,0.02"))
     assert "noise_std" not in plain and "draws" not in plain
-    assert told["noise_std"] == [0.06, 0.02] and told["draws"] == MOST_DRAWS
-    assert FuseConfig(noise_std=0).resolve() == FuseConfig().resolve()
+    assert told["noise_std"] == [0.06, 0.02] and told["draws"] == DRAWS
+    assert FuseConfig(noise_std="auto").resolve() == FuseConfig().resolve()
     assert FuseConfig(noise_std=0.1, steps=7).resolve().draws == 7
 
 
@@ -557,7 +596,7 @@ def test_count_is_checked_before_any_work(tiny_prior):
 
 def test_auto_that_finds_nothing_is_as_without_the_option(tiny_prior, scenes):
     arrays = [x[0, 0, :80, :96].numpy() for x in scenes[0][:2]]
-    results = [ddfm.fuse(*arrays, prior=str(tiny_prior), noise_std=n, steps=3) for n in ("auto", None)]
+    results = [ddfm.fuse(*arrays, prior=str(tiny_prior), noise_std=n, steps=3) for n in ("auto", 0)]
     assert np.array_equal(results[0].data, results[1].data)
     assert results[0].report["noise_std"] == [0, 0] and "noise_std" not in results[1].report
 

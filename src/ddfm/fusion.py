@@ -24,8 +24,9 @@ from ddfm._provenance import versions
 from ddfm.io import Image, encode_image, file_sha256, from_array, from_pil, read_image, write_bytes
 from ddfm.large import can_fuse, fuse_large
 from ddfm.noise import check_noise_std
+from ddfm.noisy import notes as noise_notes
 from ddfm.noisy import settled, with_noise
-from ddfm.pipeline import MIN_SIZE, DDFMPipeline
+from ddfm.pipeline import MIN_SIZE, DDFMOutput, DDFMPipeline
 from ddfm.presets import DEFAULT_PRESET, Preset, get_preset, settings_hash
 from ddfm.priors import prior_info
 
@@ -57,7 +58,8 @@ class FuseConfig:
     more than ``AUTO_PIXELS``, ``HEAVY_TILE`` above ``HEAVY_PIXELS`` for a network as large as ADM.
     compile: the network, by ``torch.compile``; see ``DDFMPipeline.compile_network``.
     noise_std: standard deviation of the sources' noise on [0, 1], one value for all or one for each, or "auto" to
-    estimate it; also as text, "0.06,0.02". With it ``steps`` counts the network evaluations for each noisy source.
+    estimate it, as some presets do unasked; 0 for none; also as text, "0.06,0.02". Where there is noise, ``steps``
+    counts the network evaluations for each noisy source.
     """
 
     preset: str = DEFAULT_PRESET
@@ -98,9 +100,9 @@ class FuseConfig:
         check_choice("dtype", self.dtype or preset.dtype, tuple(DTYPES))
         if self.bit_depth not in (8, 16):
             raise problem("bit_depth", self.bit_depth, "8 or 16")
-        stepped = preset.with_steps(preset.steps if self.steps is None else self.steps)
-        noisy = with_noise(preset, self.noise_std, self.steps)
-        preset = stepped if noisy is preset else noisy
+        preset = with_noise(preset, self.noise_std, self.steps)
+        if preset.noise_std is None and self.steps is not None:
+            preset = preset.with_steps(self.steps)
         check_device(self.device)
         return dataclasses.replace(preset, dtype=self.dtype or preset.dtype)
 
@@ -163,6 +165,8 @@ class Fuser:
         with _quiet_diffusers():  # float16 on a CPU is slow, and works
             self.pipeline = pipeline.to(check_device(self.config.device))
         self.pipeline.set_progress_bar_config(disable=True)
+        if self.config.noise_std is None and pipeline.config.color != "luma":  # such a prior removes no noise
+            self.preset = with_noise(self.preset, 0)
         if self.pipeline.device.type == "cpu":  # faster there, equal to rounding: docs/performance.md
             self.pipeline.unet.to(memory_format=torch.channels_last)
         if self.config.compile:
@@ -203,30 +207,37 @@ class Fuser:
         begun = time.perf_counter()
         images = [open_source(s, f"source {n}") for n, s in enumerate(sources, 1)]
         self.config.check_count(len(images))
-        notes = check_images(images)
-        check_memory(*images[0].size, self._bytes(*images[0].size))
+        notes = check_images(images) + self._notes()
+        check_memory(*images[0].size, self.bytes_needed(*images[0].size))
         inputs = [describe(image) for image in images]
-        noise: tuple[float, ...] = ()
-        if self._in_strips(*images[0].size):
-            data = self._large(images, on_step)
-        else:
-            data, noise = self._whole(images, on_step)
+        data, found = self._large(images, on_step) if self._in_strips(*images[0].size) else self._whole(images, on_step)
         report = {
             "inputs": inputs,
             **self.settings,
             "versions": versions(),
-            "warnings": notes,
+            "warnings": notes + found.pop("warnings"),
             "seconds": round(time.perf_counter() - begun, 3),
             "size": list(data.shape[:2]),
             "tile": self._tile(*data.shape[:2]),
-            **({"noise_std": [round(value, 5) for value in noise]} if noise else {}),
+            **found,
         }
         return Fused(data, report, self.config.bit_depth)
 
-    def _in_strips(self, height: int, width: int) -> bool:
-        return height * width > STRIP_PIXELS and can_fuse(self.preset, self.pipeline)
+    def _notes(self) -> list[str]:
+        """What the user should know of these settings."""
+        if self.preset.steps or self.preset.noise_std or self.config.prior == "bundled":
+            return []
+        return [f"the prior is not used: {self.preset.name} makes no network evaluations here; --steps 2 makes two"]
 
-    def _bytes(self, height: int, width: int) -> float:
+    @property
+    def _plain(self) -> Preset:
+        """The preset for pictures too large to be asked about noise, unless the user speaks of it."""
+        return self.preset if self.config.noise_std is not None else with_noise(self.preset, 0)
+
+    def _in_strips(self, height: int, width: int) -> bool:
+        return height * width > STRIP_PIXELS and can_fuse(self._plain, self.pipeline)
+
+    def bytes_needed(self, height: int, width: int) -> float:
         """What a picture of this size takes at its peak, beside the program itself."""
         pixels, tile = height * width, self._tile(height, width)
         network = BYTES_PER_PIXEL * (max(1.0, self._heaviness) if self.pipeline.device.type == "cpu" else 1.0)
@@ -254,34 +265,42 @@ class Fuser:
             return None
         return wanted or None
 
-    def _large(self, images: list[Image], on_step: Callable[[int, int], Any] | None) -> np.ndarray:
-        """A very large picture, float32 (H, W) or (H, W, 3); ``images`` is emptied, so that their floats are freed."""
+    def _large(
+        self, images: list[Image], on_step: Callable[[int, int], Any] | None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """As ``_whole`` for a very large picture; ``images`` is emptied, so that their floats are freed."""
         planes = [to_plane(images.pop(0)) for _ in range(len(images))]
         generator = torch.Generator().manual_seed(pair_seed(planes, self.config.seed))
         tile = self.config.tile or STRIP_TILE
-        luma = fuse_large(self.pipeline, planes, self.preset, generator, tile, on_step or (lambda done, of: None))
-        return put_color(stretch(luma, self.tone), planes)
+        preset = self._plain
+        luma = fuse_large(self.pipeline, planes, preset, generator, tile, on_step or (lambda done, of: None))
+        asked = self.preset.noise_std is not None
+        notes = ["noise is not looked for above 16 megapixels; --noise-std says what there is"] * asked
+        return put_color(stretch(luma, self.tone), planes), {"warnings": notes}
 
     def _whole(
         self, images: list[Image], on_step: Callable[[int, int], Any] | None
-    ) -> tuple[np.ndarray, tuple[float, ...]]:
-        """The picture, float32 (H, W) or (H, W, 3), and the noise that its sources were taken to have."""
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """The picture, float32 (H, W) or (H, W, 3), and for the report: noise of its sources, what to warn of."""
         lumas = [to_luma(image) for image in images]
-        preset, noise = self._settle(lumas)
-        fused = self._sample(lumas, on_step, preset)
-        return put_color(stretch(fused, self.tone), [color.Plane(image.data) for image in images]), noise
+        preset, noise = self.settle(lumas)
+        fused = self.sample(lumas, preset, pair_seed(lumas, self.config.seed), on_step).unclipped
+        found: dict[str, Any] = {"warnings": noise_notes(lumas, noise)}
+        if noise and (any(noise) or self.config.noise_std is not None):
+            found["noise_std"] = [round(value, 5) for value in noise]
+        return put_color(stretch(fused, self.tone), [color.Plane(image.data) for image in images]), found
 
-    def _settle(self, lumas: list[Tensor]) -> tuple[Preset, tuple[float, ...]]:
+    def settle(self, lumas: list[Tensor]) -> tuple[Preset, tuple[float, ...]]:
         """The preset for these sources, and their noise on [0, 1]; () where no noise was asked about."""
         preset, noise = settled(self.preset, lumas)
-        if noise and not any(noise):  # "auto" found none: as without the option
-            preset = preset.with_steps(preset.steps if self.config.steps is None else self.config.steps)
+        if noise and not any(noise) and self.config.steps is not None:  # "auto" found none: as without the option
+            preset = preset.with_steps(self.config.steps)
         return preset, noise
 
-    def _sample(
-        self, lumas: list[Tensor], on_step: Callable[[int, int], Any] | None, preset: Preset | None = None
-    ) -> Tensor:
-        preset = preset or self.preset
+    def sample(
+        self, lumas: list[Tensor], preset: Preset, seed: int, on_step: Callable[[int, int], Any] | None = None
+    ) -> DDFMOutput:
+        """The pipeline's answer for lumas (1, 1, H, W) in [0, 1] with these settings and this noise."""
 
         def report_step(pipe: Any, i: int, t: int, tensors: dict[str, Tensor]) -> None:
             if on_step:
@@ -299,9 +318,9 @@ class Fuser:
             tile=self._tile(*lumas[0].shape[-2:]),
             noise_std=preset.noise_std,
             draws=max(preset.draws, 1),
-            generator=[torch.Generator().manual_seed(pair_seed(lumas, self.config.seed))],
+            generator=[torch.Generator().manual_seed(seed)],
             callback_on_step_end=report_step,
-        ).unclipped
+        )
 
 
 @contextlib.contextmanager
@@ -473,12 +492,22 @@ def pair_seed(sources: Sequence[Tensor | color.Plane], seed: int) -> int:
 
 def stretch(luma: Tensor, tone: str) -> Tensor:
     """Tone of (1, 1, H, W), which may reach beyond [0, 1], into [0, 1]; a constant image is only clipped."""
+    return stretch_to(luma, stretch_ends(luma, tone))
+
+
+def stretch_ends(luma: Tensor, tone: str) -> tuple[float, float]:
+    """The values that a stretch makes black and white."""
     if tone == "none":
-        return luma.clamp(0, 1)
-    ends = (0.0, 1.0) if tone == "minmax" else (0.005, 0.995)
+        return 0.0, 1.0
     # numpy's quantile: torch's refuses more than 16 million values
-    low, high = np.quantile(luma.numpy(), ends)
-    return ((luma - low) / (high - low)).clamp(0, 1) if high > low else luma.clamp(0, 1)
+    low, high = np.quantile(luma.numpy(), (0.0, 1.0) if tone == "minmax" else (0.005, 0.995))
+    return float(low), float(high)
+
+
+def stretch_to(luma: Tensor, ends: tuple[float, float]) -> Tensor:
+    """``ends`` to 0 and 1, clipped; equal ends only clip."""
+    low, high = ends
+    return ((luma - low) / (high - low)).clamp(0, 1) if (low, high) != (0, 1) and high > low else luma.clamp(0, 1)
 
 
 def put_color(luma: Tensor, planes: Sequence[color.Plane]) -> np.ndarray:

@@ -41,9 +41,9 @@ def fuse_large(
     """Fused luma (1, 1, H, W), not clipped, of planes or (1, 1, H, W) in [0, 1] on the CPU, wherever the network is."""
     abar = pipeline._alpha_bar()
     start = len(abar) - 1 if preset.start is None else preset.start
-    times = timestep_grid(preset.steps, start)
+    times = timestep_grid(preset.steps, start) if preset.steps else []
     em = StripEM(preset.likelihood, sources)  # type: ignore[arg-type]
-    x_t = _begin(em, preset, abar, times[0], generator)
+    x_t = _begin(em, preset, float(abar[times[0]]) if times else 1.0, generator)
     for i, t in enumerate(times):
         f, spare = _x0(pipeline, x_t, t, abar, tile), torch.empty_like(x_t)
         f, spare = em.step(f, spare)
@@ -53,8 +53,8 @@ def fuse_large(
     return x_t.add_(1).div_(2)
 
 
-def _begin(em: StripEM, preset: Preset, abar: Tensor, first: int, generator: torch.Generator) -> Tensor:
-    """x_T from pure noise, or x_t0 from EM without the prior."""
+def _begin(em: StripEM, preset: Preset, level: float, generator: torch.Generator) -> Tensor:
+    """x_T from pure noise, or x_t0 from EM without the prior, where abar is ``level``."""
     if preset.start is None:
         return torch.randn((1, em.height, em.width), generator=generator)[None]
     f = em.start()
@@ -62,7 +62,6 @@ def _begin(em: StripEM, preset: Preset, abar: Tensor, first: int, generator: tor
     for _ in range(preset.warm_sweeps):
         f, spare = em.step(f, spare)
     del spare
-    level = float(abar[first])
     if not preset.start_noise:
         return f.mul_(level**0.5)
     noise = torch.randn((1, em.height, em.width), generator=generator)[None]

@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["ENDS", "WHITE", "Overall", "lattice_step", "offsets", "quantile", "quantile_of_all", "shift"]
+__all__ = ["ENDS", "WHITE", "Overall", "Scene", "lattice_step", "offsets", "quantile", "quantile_of_all", "shift"]
 
 ENDS = (0.005, 0.995)  # quantiles that count as a picture's ends: a few dead or glaring pixels do not
 WHITE = 0.96  # from here on, of [-1, 1], a source is taken to be saturated: 250 of 255
@@ -42,6 +42,18 @@ class Overall:
         """The same of the lattice's pixels alone."""
         white = (sources >= WHITE).to(sources.dtype).mean((2, 3), keepdim=True)
         return cls(quantile_of_all(sources, q), white)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """What pictures of one scene share, so that they do not flicker: (1, K, 1, 1) each, ``shift`` (1, 1, 1, 1).
+
+    gammas: the scales after each EM iteration; () where every picture has its own.
+    """
+
+    overall: Overall
+    shift: Tensor
+    gammas: tuple[Tensor, ...] = ()
 
 
 def lattice_step(height: int, width: int) -> int:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ddfm._checks import check_batch, check_range, problem
 from ddfm._provenance import later
-from ddfm.levels import ENDS, Overall, offsets, quantile, shift
+from ddfm.levels import ENDS, Overall, Scene, offsets, quantile, shift
 from ddfm.noise import noisy_moments
 from ddfm.operators import adjoint, from_spectrum, grad, laplacian_symbol, to_spectrum
 
@@ -48,6 +48,8 @@ class FusionState:
     carried: Tensor  # U = fft(grad^T u)                (B, 1, H, W // 2 + 1), complex
     symbol: Tensor  # |K|^2                             (H, W // 2 + 1)
     sigma: Tensor | None = None  # (1 or B, K, 1, 1); None: no noise
+    own: Scene | None = None  # levels, shift and scales of this image alone
+    shared: tuple[Tensor, ...] = ()  # scales to take after each iteration in place of its own
 
     @property
     def size(self) -> tuple[int, int]:
@@ -107,35 +109,41 @@ class FusionLikelihood:
         for sigma in self.noise:
             check_range("noise", sigma, 0, 2)
 
-    def init(self, sources: Tensor, guides: Tensor | None = None) -> FusionState:
+    def init(self, sources: Tensor, guides: Tensor | None = None, scene: Scene | None = None) -> FusionState:
         """State before the first step: gamma = 1, u = 0. ``sources`` (B, K, H, W) in [-1, 1], K >= 2.
 
-        guides: the sources with less noise, same shape, from which maps and texture target are taken.
+        guides: the sources with less noise, same shape, from which maps and texture target are taken. scene: levels,
+        shift and scales to take in place of the image's own.
         """
         check_batch("sources", sources)
         if sources.shape[1] < 2:
             raise problem("sources", f"{sources.shape[1]} source", "two or more on axis 1")
         guides = sources if guides is None else guides
-        overall = Overall.of(guides, self.level)
+        own = Overall.of(guides, self.level)
+        overall = scene.overall if scene else own
         maps = self.scale_maps(guides, overall) if self.scale_maps else sources.new_ones(1, 1, 1, 1)
         target = to_spectrum(adjoint(self.texture_target(guides, maps)))
+        sources, moved = self._aligned(sources, maps, overall.level, scene)
         return FusionState(
-            sources=self._aligned(sources, maps, overall.level),
+            sources=sources,
             maps=maps,
             gamma=sources.new_ones(*sources.shape[:2], 1, 1),
             target=target,
             carried=torch.zeros_like(target),
             symbol=laplacian_symbol(tuple(sources.shape[-2:]), sources.device, sources.dtype),  # type: ignore[arg-type]
             sigma=self._sigma(sources),
+            own=Scene(own, moved),
+            shared=scene.gammas if scene else (),
         )
 
-    def _aligned(self, sources: Tensor, maps: Tensor, levels: Tensor) -> Tensor:
-        """The sources at a common level, in [-1, 1] as far as their mixture goes."""
+    def _aligned(self, sources: Tensor, maps: Tensor, levels: Tensor, scene: Scene | None) -> tuple[Tensor, Tensor]:
+        """The sources at a common level, in [-1, 1] as far as their mixture goes; and the shift of their own."""
         if not self.align:
-            return sources
+            return sources, sources.new_zeros(1, 1, 1, 1)
         sources = sources - offsets(levels, self.align)
         low, high = (quantile(mixture(sources, maps), q) for q in ENDS)
-        return sources + shift(low, high)
+        own = shift(low, high)
+        return sources + (scene.shift if scene else own), own
 
     def start(self, state: FusionState) -> Tensor:
         """Where EM without a prior begins, (B, 1, H, W): the sources' mean, each pixel weighed by its scale map."""
@@ -162,11 +170,18 @@ class FusionLikelihood:
         lam = 2 * self.prior_weight * snr
         for _ in range(self.sweeps):
             weights, gamma = self.e_step(f, state)
-            state = dataclasses.replace(state, gamma=gamma)
+            state = self._rescaled(state, gamma)
             k, carried = self.solve_k(f, state)
             f = self.solve_f(weights, k, x0, lam, state)
             state = dataclasses.replace(state, carried=carried)
         return f, state
+
+    def _rescaled(self, state: FusionState, gamma: Tensor) -> FusionState:
+        """With the scales of the scene where there are any for this iteration, else with ``gamma``, its own."""
+        seen = (*state.own.gammas, gamma) if state.own else (gamma,)
+        shared = state.shared[len(seen) - 1].expand_as(gamma) if len(seen) <= len(state.shared) else gamma
+        own = dataclasses.replace(state.own, gammas=seen) if state.own else None
+        return dataclasses.replace(state, gamma=shared, own=own)
 
     def e_step(self, f: Tensor, state: FusionState) -> tuple[Tensor, Tensor]:
         """Weights W (B, K, H, W) from the old scales, and the new scales (B, K, 1, 1)."""

@@ -93,7 +93,8 @@ class DDFMPipeline(DiffusionPipeline):
     ) -> DDFMOutput:
         """Fuse K >= 2 sources, each (B, 1, H, W) or (H, W), float in [0, 1], all of one size, 16x16 or more.
 
-        num_inference_steps: network evaluations. likelihood: default ``FusionLikelihood()``, the paper's.
+        num_inference_steps: network evaluations; 0, with a start, is the fusion without the prior.
+        likelihood: default ``FusionLikelihood()``, the paper's.
         sampler: one of ``SAMPLERS``; sigma: noise of "eq5" in units of DDPM's, 0 to 1.
         start: None samples from pure noise (the paper); a timestep t0 < T starts from the fusion without the
         prior (``warm_sweeps`` likelihood steps), noised to t0 (CCDF, SDEdit). start_noise: how much of that noise is
@@ -117,9 +118,9 @@ class DDFMPipeline(DiffusionPipeline):
         to_luma, gain = _LUMAS[check_choice("luma", luma, tuple(_LUMAS))]
         abar = self._alpha_bar()
         stack = self._clean(stack, noise_std, draws, tile, generators)
-        first = None if start is None else int(sampling.timesteps[0])
         check_range("start_noise", start_noise, 0, 1)
-        x_t, state = self._begin(likelihood, stack, first, warm_sweeps, start_noise, generators)
+        level = None if start is None else abar[int(sampling.timesteps[0])] if num_inference_steps else torch.ones(())
+        x_t, state = self._begin(likelihood, stack, level, warm_sweeps, start_noise, generators)
         for i, t in enumerate(self.progress_bar(sampling.timesteps)):
             level = abar[t]
             x0 = self._predict(x_t, t, level, tile).clamp(-1, 1)  # Eq. 4
@@ -180,6 +181,8 @@ class DDFMPipeline(DiffusionPipeline):
         check_range("sigma", sigma, 0, 1)
         last = len(self.scheduler.betas) - 1
         check_range("start", last if start is None else start, 0, last)
+        if count == 0 and start is not None:
+            return Sampler(torch.empty(0, dtype=torch.long), None)
         grid = timestep_grid(count, last if start is None else start)
         return make_sampler(name, self.scheduler.betas, grid, sigma)
 
@@ -187,19 +190,19 @@ class DDFMPipeline(DiffusionPipeline):
         self,
         likelihood: Likelihood,
         stack: Tensor,
-        first: int | None,
+        level: Tensor | None,
         warm_sweeps: int,
         start_noise: float,
         generators: list[torch.Generator],
     ) -> tuple[Tensor, Any]:
-        """x_T from pure noise (line 1), or x_t0 from the fusion without the prior."""
+        """x_T from pure noise (line 1), or x_t0 from the fusion without the prior, where abar is ``level``."""
         channels = 3 if self.config.color == "rgb" else 1
         batch, _, height, width = stack.shape
         noise = draw_noise(stack.new_empty(batch, channels, height, width), generators)
-        if first is None:
+        if level is None:
             return noise, likelihood.init(stack)
         f, state = em_alone(likelihood, stack, check_range_int("warm_sweeps", warm_sweeps))
-        return add_noise(f.expand_as(noise), start_noise * noise, self._alpha_bar()[first]), state
+        return add_noise(f.expand_as(noise), start_noise * noise, level), state
 
     def _check_tile(self, tile: int | None) -> None:
         least = 4 * self.multiple  # a quarter is shared, and must be a multiple too

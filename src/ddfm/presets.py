@@ -1,7 +1,8 @@
 """Named settings. A preset has a version: a change of any number below gives it a new one.
 
-``paper`` is Algorithm 1 as derived in docs/method.md. ``balanced`` and ``fast`` use the generalised likelihood and
-a warm start, because Algorithm 1 taken literally collapses to one source or to speckle with a small prior.
+``paper`` is Algorithm 1 as derived in docs/method.md, which collapses to one source or to speckle with a small prior.
+``balanced``, ``fast`` and ``medical`` use the generalised likelihood. On clean sources every evaluation of the network
+that was tried made their result worse (docs/experiments.md, the ladder), so they spend theirs where noise is found.
 """
 
 from __future__ import annotations
@@ -20,15 +21,18 @@ from ddfm.saliency import LocalSaliency, StrongestGradient
 __all__ = ["DEFAULT_PRESET", "MEDICAL", "PRESETS", "Preset", "get_preset", "settings_hash"]
 
 DEFAULT_PRESET = "balanced"
+#: Most network evaluations of a warm start that draws no noise.
+QUIET = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
     """Everything that shapes a picture, but prior, seed and sources.
 
-    steps: network evaluations. start: timestep of a warm start, None for pure noise. warm_sweeps: likelihood steps
-    before it. sampler: see ``ddfm.sampling.SAMPLERS``. dtype: of the network. summary: for people. luma, start_noise:
-    see ``DDFMPipeline``. tone: stretch of the result, where the user names none. noise_std, draws: see ``ddfm.noisy``.
+    steps: network evaluations on the fused image; 0, with a warm start, is EM alone. start: timestep of a warm start,
+    None for pure noise. warm_sweeps: likelihood steps before it. sampler: see ``ddfm.sampling.SAMPLERS``. dtype: of the
+    network. summary: for people. luma, start_noise: see ``DDFMPipeline``. tone: stretch of the result, where the user
+    names none. noise_std, draws: see ``ddfm.noisy``.
     """
 
     name: str
@@ -52,16 +56,18 @@ class Preset:
         return f"{self.name}@{self.version}"
 
     def with_steps(self, steps: int) -> Preset:
-        """The same with another number of network evaluations, 1 to 1000.
+        """The same with another number of network evaluations, 1 to 1000; 0 with a warm start.
 
-        A warm start too short for them begins with more noise, 10 timesteps for each step after the first, and all of
-        it is drawn.
+        After a warm start they take the place of EM steps, of which one is left. Up to ``QUIET`` of them begin at noise
+        of a grey level or two, none of it drawn; more begin 10 timesteps higher for each, and all of it is drawn.
         """
-        check_range("steps", steps, 1, 1000)
-        if self.start is None or steps <= self.start + 1:
+        check_range("steps", steps, 1 if self.start is None else 0, 1000)
+        if self.start is None or steps == self.steps:
             return dataclasses.replace(self, steps=steps)
-        start = min(999, max(10 * (steps - 1), self.start))
-        return dataclasses.replace(self, steps=steps, start=start, start_noise=1.0)
+        warm = max(1, self.warm_sweeps + self.steps - steps)
+        quiet = steps <= QUIET
+        start = max(steps - 1, 0) if quiet else min(999, 10 * (steps - 1))
+        return dataclasses.replace(self, steps=steps, start=start, start_noise=0.0 if quiet else 1.0, warm_sweeps=warm)
 
     def settings(self) -> dict[str, Any]:
         """Plain values for JSON; callables by their class and fields."""
@@ -101,17 +107,20 @@ _MEDICAL = FusionLikelihood(
 )
 
 
-def _warm(name: str, version: int, steps: int, warm: int, likelihood: FusionLikelihood, summary: str) -> Preset:
-    """From EM alone at noise of 1 or 2 grey levels, none of which is drawn: docs/experiments.md says why."""
-    return Preset(name, version, steps, likelihood, start=steps - 1, start_noise=0.0, warm_sweeps=warm, summary=summary)
+def _em(
+    name: str, version: int, likelihood: FusionLikelihood, summary: str, noise: str | None, draws: int = 0
+) -> Preset:
+    """Three EM steps and the prior for noise only: docs/experiments.md says why."""
+    settings: dict[str, Any] = {"start": 0, "start_noise": 0.0, "warm_sweeps": 3, "noise_std": noise, "draws": draws}
+    return Preset(name, version, 0, likelihood, summary=summary, **settings)
 
 
 PRESETS = {
     preset.name: preset
     for preset in (
-        _warm("balanced", 3, 2, 1, _INFRARED, "the default, for thermal and visible"),
-        _warm("fast", 3, 1, 1, _INFRARED, "the same with one network evaluation"),
-        _warm("medical", 1, 1, 2, _MEDICAL, "for CT, PET or SPECT with MRI"),
+        _em("balanced", 4, _INFRARED, "the default, for thermal and visible; noise is found and removed", "auto", 4),
+        _em("fast", 4, _INFRARED, "the same, one network evaluation for each noisy source", "auto", 1),
+        _em("medical", 2, _MEDICAL, "for CT, PET or SPECT with MRI; noise is removed when asked", None),
         Preset(
             "paper",
             version=1,

@@ -13,7 +13,7 @@ __all__ = ["Device", "Overwrite", "PresetOption", "PriorOption", "Seed", "Steps"
 
 PresetOption = Annotated[str, typer.Option("--preset", help="balanced, fast, medical, paper or released.")]
 PriorOption = Annotated[str, typer.Option("--prior", help="'bundled', adm-imagenet-256, a prior's folder or a hub id.")]
-Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Network evaluations.  [default: the preset's]")]
+Steps = Annotated[int | None, typer.Option("--steps", min=0, help="Network evaluations.  [default: the preset's]")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the noise; the pair's content is added to it.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")]

@@ -110,7 +110,7 @@ def _run(jobs: list[Job], config: FuseConfig, folder: Path | None, overwrite: bo
 
     preset = config.resolve()
     with progress_bar() as progress:
-        task = progress.add_task("loading the prior", total=len(jobs) * preset.steps)
+        task = progress.add_task("loading the prior", total=len(jobs) * max(preset.steps, 1))
 
         def on_step(job: Job, done: int, of: int) -> None:
             progress.update(task, description=job.output.name, advance=1)
@@ -122,7 +122,7 @@ def _run(jobs: list[Job], config: FuseConfig, folder: Path | None, overwrite: bo
             fuser = Fuser(config)
             for outcome in engine.run(jobs, fuser, **options):  # type: ignore[arg-type]
                 outcomes.append(outcome)
-                progress.update(task, completed=len(outcomes) * preset.steps)
+                progress.update(task, completed=len(outcomes) * max(preset.steps, 1))
         except KeyboardInterrupt:
             say(
                 f"stopped after {len(outcomes)} of {len(jobs)}; give the same command again to go on",
