@@ -1,9 +1,9 @@
 """Cuts of a film: where one scene ends and another begins.
 
 Each frame becomes a thumbnail of block means, its large shapes taken off; two frames that follow each other are of one
-scene if these thumbnails correlate, at the best of some small shifts. Correlation does not see a camera's gain or level,
-so that automatic gain and flashes are no cuts; the shifts follow a camera that pans. Libraries for this read files of
-their own and look at one stream; here two cameras are looked at together, in passing.
+scene if these thumbnails correlate, at the best of some small shifts. Correlation does not see a camera's gain or
+level, so that automatic gain and flashes are no cuts; the shifts follow a camera that pans. Libraries for this read
+files of their own and look at one stream; here two cameras are looked at together, in passing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CutDetector", "thumbnail"]
+__all__ = ["CutDetector", "block_means", "thumbnail"]
 
 Array = npt.NDArray[np.float32]
 
@@ -50,10 +50,14 @@ class CutDetector:
 
 def thumbnail(frame: npt.NDArray[np.floating]) -> Array:
     """(H, W) or (H, W, 3) -> at most (SIDE, SIDE): block means of luma, less their own means over the neighbourhood."""
-    blocks = _block_means(_block_means(frame, 0), 1)
-    if blocks.ndim == 3:
-        blocks = blocks @ np.array((0.299, 0.587, 0.114), np.float32)  # BT.601
+    blocks = block_means(frame)
     return (blocks - _local_mean(blocks)).astype(np.float32)
+
+
+def block_means(frame: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Luma of (H, W) or (H, W, 3), averaged over blocks: at most (SIDE, SIDE)."""
+    blocks = _means_along(_means_along(frame, 0), 1)
+    return blocks @ np.array((0.299, 0.587, 0.114), np.float32) if blocks.ndim == 3 else blocks  # BT.601
 
 
 def varies(thumb: Array) -> bool:
@@ -70,7 +74,7 @@ def similarity(before: Array, after: Array) -> float:
     return max(_correlation(inner, after[y : y + inner.shape[0], x : x + inner.shape[1]]) for y, x in shifts)
 
 
-def _block_means(array: npt.NDArray[np.floating], axis: int) -> npt.NDArray[np.floating]:
+def _means_along(array: npt.NDArray[np.floating], axis: int) -> npt.NDArray[np.floating]:
     length = array.shape[axis]
     edges = np.linspace(0, length, min(SIDE, length) + 1).astype(int)
     sums = np.add.reduceat(array, edges[:-1], axis, dtype=np.float32)

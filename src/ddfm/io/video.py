@@ -3,8 +3,8 @@
 A frame's time is exact (a fraction of a second) and counts from the beginning of its clip. PyAV, which brings FFmpeg,
 does the decoding and is imported where it is used. Pictures come upright (the display matrix is applied), as RGB by the
 matrix that the file names (where it names none: BT.709 from 720 lines on, else BT.601), or as grey from grey formats.
-A file is read through once before (``ClipInfo.frames``, ``end``), without decoding, so that one that breaks off is known
-before any work.
+A file is read through once before (``ClipInfo.frames``, ``end``), without decoding, so that one that breaks off is
+known before any work.
 """
 
 from __future__ import annotations
@@ -27,11 +27,24 @@ if TYPE_CHECKING:
 __all__ = ["Clip", "ClipFrame", "ClipInfo", "import_av", "is_video", "open_clips"]
 
 #: Suffixes that people give to video files: where the content says nothing (an empty file), they decide.
-_NAMES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".wmv", ".flv")
-_NAMES += (".mxf", ".ogv", ".3gp", ".y4m", ".ivf", ".nut", ".h264", ".hevc", ".264", ".265")
+_NAMES = tuple(
+    ".mp4 .m4v .mov .mkv .webm .avi .ts .m2ts .mts .mpg .mpeg .wmv .flv .mxf .ogv .3gp .y4m .ivf .nut .h264 .hevc".split()
+)
 _PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"jxl ", b"jp2 ")
-_STARTS = (b"\x1a\x45\xdf\xa3", b"OggS", b"FLV\x01", b"\x30\x26\xb2\x75", b"\0\0\x01\xba", b"\0\0\x01\xb3", b"DKIF")
-_STARTS += (b"YUV4MPEG2", b"\x06\x0e\x2b\x34", b"nut/multimedia", b"\0\0\0\x01\x67", b"\0\0\x01\x67", b"\0\0\0\x01\x40")
+_STARTS = (
+    b"\x1a\x45\xdf\xa3",  # Matroska, WebM
+    b"OggS",
+    b"FLV\x01",
+    b"\x30\x26\xb2\x75",  # ASF
+    b"\0\0\x01\xba",  # MPEG program stream
+    b"\0\0\x01\xb3",  # MPEG-1 and 2
+    b"\0\0\0\x01\x67",  # H.264
+    b"\0\0\0\x01\x40",  # H.265
+    b"\x06\x0e\x2b\x34",  # MXF
+    b"DKIF",  # IVF
+    b"YUV4MPEG2",
+    b"nut/multimedia",
+)
 _BROKEN = Fraction(1, 2)  # seconds: a file that ends so much before the end that it announces breaks off
 HD_LINES = 720  # from here on untagged colour is taken as BT.709, below as BT.601, as players do
 _UNSPECIFIED = 2  # of colour matrix, primaries and transfer (ITU-T H.273)
@@ -41,8 +54,8 @@ _UNSPECIFIED = 2  # of colour matrix, primaries and transfer (ITU-T H.273)
 class ClipInfo:
     """What is known of a clip before a frame is decoded.
 
-    size: height and width, upright. rate: frames a second, the average. time_base: the unit of its time stamps, seconds.
-    frames: how many, counted. end: seconds, end of the last frame. pixel_aspect: width of a pixel over its height.
+    size: height and width, upright. rate: frames a second, the average. time_base: the unit of its time stamps, in
+    seconds. frames: how many, counted. end: seconds, end of the last frame. pixel_aspect: width of a pixel over its height.
     is_color: stored with colour (it may still be grey all over). breaks_off: seconds at which a file ends
     that announces more. primaries, transfer: of ITU-T H.273, 2 where unspecified. notes: what a user should know.
     """

@@ -210,7 +210,9 @@ class ClipWriter:
         if self.codec != "libx264":
             height, width = self.size
             expected = f"even sides for {self.codec}"
-            raise problem("size", f"{width}x{height}", expected, "Crop or pad the sources, or write .webm or --lossless.")
+            raise problem(
+                "size", f"{width}x{height}", expected, "Crop or pad the sources, or write .webm or --lossless."
+            )
         self.notes.append(
             f"{self.path}: odd sides, so chroma is not halved (H.264 4:4:4), which some players do not show; .webm does"
         )
