@@ -1,8 +1,8 @@
 """Flicker of a fused clip: shared levels, scales and noise against frame-by-frame fusion, on a clip of known motion.
 
-The street of ``ddfm.moving`` is rendered with a panning camera, walking people, a thermal gain that drifts and jumps, and
-sensor noise. What stands still in the world between two frames is known exactly, and so is how far the view moved; over
-those pixels, laid over each other,
+The street of ``ddfm.moving`` is rendered with a panning camera, walking people, a thermal gain that drifts and jumps,
+and sensor noise. What stands still in the world between two frames is known exactly, and so is how far the view moved;
+over those pixels, laid over each other,
 
     flicker   mean |fused_t - fused_(t-1)|, grey levels of 255, less the same of the truth, which is 0 there but for
               rounding (the two clean pictures are equal)
@@ -14,11 +14,11 @@ and, so that steadiness is not bought with smear or lag,
               clean pictures without drift, both brought to mean 0 first
     error     the same over all pixels: what noise and flicker leave of the fusion that clean sources would give
 
-The sources' own flicker is given beside. ``gain``: the thermal camera's gain is followed first (``ddfm.steady``), so many
-seconds long, 8 where none are named. ``carry``: EM begins at so much of the last fused frame. ``flow``: the last fused frame is moved along the optical flow of the visible
-frames (OpenCV's DIS) before EM begins there, in place of staying where it was.
+The sources' own flicker is given beside. ``gain``: the thermal camera's gain is followed first (``ddfm.steady``), so
+many seconds long, 8 where none are named. ``carry``: EM begins at so much of the last fused frame. ``flow``: that frame
+is moved along the optical flow of the visible frames (OpenCV's DIS) first, in place of staying where it was.
 
-    python benchmarks/flicker.py [--frames 50] [--size 240 320] [--noise 0 1 3] [--output benchmarks/results/flicker.json]
+    python benchmarks/flicker.py [--frames 50] [--size 240 320] [--noise 0 1 3] [--output results/flicker.json]
 """
 
 from __future__ import annotations

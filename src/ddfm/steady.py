@@ -1,8 +1,8 @@
 """A thermal camera's automatic gain, followed from frame to frame and taken out of them.
 
-Thermal cameras stretch each frame by what is in it, and jump when their shutter recalibrates them; fused frame by frame,
-the whole picture breathes. Between two frames that follow each other most of the scene is the same, so that gain and
-offset can be seen:
+Thermal cameras stretch each frame by what is in it, and jump when their shutter recalibrates them; fused frame by
+frame, the whole picture breathes. Between two frames that follow each other most of the scene is the same, so that gain
+and offset can be seen:
 
     y = a x + b     block means of a frame, against those of the frame before as it was handed on
 

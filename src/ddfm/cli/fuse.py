@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ddfm.cli import video
 from ddfm.cli._shared import Device, Overwrite, PresetOption, PriorOption, Seed, Steps, progress_bar, say
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ Suffix = Annotated[str, typer.Option("--suffix", help="Format of the results of 
 SkipUnmatched = Annotated[
     bool, typer.Option("--skip-unmatched", help="Leave out files without a partner in the other folder.")
 ]
-Report = Annotated[Path | None, typer.Option("--report", help="Append one JSON line for each pair to this file.")]
+Report = Annotated[
+    Path | None, typer.Option("--report", help="Append one JSON line for each pair, or clip, to this file.")
+]
 
 
 def fuse(
@@ -71,17 +74,29 @@ def fuse(
     overwrite: Overwrite = False,
     skip_unmatched: SkipUnmatched = False,
     report: Report = None,
+    fps: video.Fps = None,
+    offset: video.Offset = None,
+    tolerance: video.Tolerance = None,
+    crf: video.Crf = None,
+    lossless: video.Lossless = False,
+    keep_partial: video.KeepPartial = False,
 ) -> None:
-    """Fuse two pictures of one scene, the infrared (or PET, SPECT, CT) first; or two folders of them.
+    """Fuse two pictures of one scene, the infrared (or PET, SPECT, CT) first; or two folders of them; or two videos.
 
-    Colour is kept. A folder run that was stopped goes on where it stopped when the command is given again.
+    Colour is kept. A folder run that was stopped goes on where it stopped when the command is given again. Videos, and
+    folders of frames with a video as the output, become one clip.
     """
     from ddfm import engine
     from ddfm.fusion import FuseConfig
 
+    config = FuseConfig(preset, prior, steps, seed, device, dtype, tone, bit_depth, tile, compile, noise_std)
+    clip = video.clip_config(fps, offset, tolerance, crf, lossless, keep_partial)
+    if video.is_clip(sources, output):
+        video.check_folder_options(suffix, skip_unmatched)
+        raise typer.Exit(video.run(sources, output, config, clip, overwrite, report))
+    video.check_clip_options(clip)
     jobs = engine.plan(sources, output, skip_unmatched=skip_unmatched, suffix=suffix)
     folder = output if sources[0].is_dir() else None
-    config = FuseConfig(preset, prior, steps, seed, device, dtype, tone, bit_depth, tile, compile, noise_std)
     config.check_count(len(sources))
     _hint(jobs[0], preset)
     config.check_format(jobs[0].output.suffix)

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["Clip", "ClipFrame", "ClipInfo", "import_av", "is_video", "open_clips"]
 
 #: Suffixes that people give to video files: where the content says nothing (an empty file), they decide.
-_NAMES = tuple(
-    ".mp4 .m4v .mov .mkv .webm .avi .ts .m2ts .mts .mpg .mpeg .wmv .flv .mxf .ogv .3gp .y4m .ivf .nut .h264 .hevc".split()
-)
+_NAMES: tuple[str, ...] = (
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".wmv", ".flv",
+    ".mxf", ".ogv", ".3gp", ".y4m", ".ivf", ".nut", ".h264", ".hevc",
+)  # fmt: skip
 _PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"jxl ", b"jp2 ")
 _STARTS = (
     b"\x1a\x45\xdf\xa3",  # Matroska, WebM
@@ -55,9 +56,9 @@ class ClipInfo:
     """What is known of a clip before a frame is decoded.
 
     size: height and width, upright. rate: frames a second, the average. time_base: the unit of its time stamps, in
-    seconds. frames: how many, counted. end: seconds, end of the last frame. pixel_aspect: width of a pixel over its height.
-    is_color: stored with colour (it may still be grey all over). breaks_off: seconds at which a file ends
-    that announces more. primaries, transfer: of ITU-T H.273, 2 where unspecified. notes: what a user should know.
+    seconds. frames: how many, counted. end: seconds, end of the last frame. pixel_aspect: width of a pixel over its
+    height. is_color: stored with colour (it may still be grey all over). breaks_off: seconds at which a file ends that
+    announces more. primaries, transfer: of ITU-T H.273, 2 where unspecified. notes: what a user should know.
     """
 
     path: Path

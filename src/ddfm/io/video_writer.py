@@ -93,23 +93,23 @@ def _options(codec: str, crf: int | None) -> dict[str, str]:
 
 
 class AudioTrack:
-    """The first audio stream of a file, to be copied. ``close`` it, or use it in a ``with``."""
+    """The first audio stream of a file, to be copied; use it in a ``with``.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    begins: seconds of its clip that become 0; what comes before is left out.
+    """
+
+    def __init__(self, path: Path, begins: Fraction = Fraction(0)) -> None:
+        self.path, self._begins = path, begins
         self._container = import_av().open(str(path))
         self.stream = self._container.streams.audio[0]
         self.codec = str(self.stream.codec_context.name)
-        start = max(Fraction(0), Fraction(self._container.start_time or 0, 1_000_000))
-        self._zero = start  # as ``VideoClip`` counts
+        # as ``VideoClip`` counts
+        self._zero = begins + max(Fraction(0), Fraction(self._container.start_time or 0, 1_000_000))
         self._packets = self._container.demux(self.stream)
         self._next: Any = None
 
-    def until(self, start: Fraction, end: Fraction) -> Iterator[Any]:
-        """The packets that begin before ``end``, in order; those before ``start`` are passed over, seconds of the clip.
-
-        Their time stamps are moved so that ``start`` becomes 0.
-        """
+    def until(self, end: Fraction) -> Iterator[Any]:
+        """The next packets that begin before ``end``, seconds from ``begins``, with their time stamps counted so."""
         av = import_av()
         while True:
             if self._next is None:
@@ -124,20 +124,16 @@ class AudioTrack:
             if time >= end:
                 return
             self._next = None
-            if time >= start:
-                moved = round((start + self._zero) / packet.time_base)
+            if time >= 0:
+                moved = round(self._zero / packet.time_base)
                 packet.pts, packet.dts = (None if t is None else t - moved for t in (packet.pts, packet.dts))
                 yield packet
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._container.close()
 
     def __enter__(self) -> AudioTrack:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
+        self._container.close()
 
 
 class ClipWriter:
@@ -171,9 +167,10 @@ class ClipWriter:
         self.kept: Path | None = None
         self.notes: list[str] = []
         self.frames = 0
-        self._end = Fraction(0)
         self._part = path.with_name(f".{path.name[:64]}.{os.getpid()}.{secrets.token_hex(4)}.part")
         self._options = {"movflags": "+faststart"} if path.suffix.lower() in (".mp4", ".mov") else {}
+        if self.codec == "mpeg4" and time_base.denominator > 65535:  # all that its header holds
+            self.time_base = Fraction(1, 60_000)
         with self._errors():
             self._container = import_av().open(
                 str(self._part), "w", format=_CONTAINERS[path.suffix.lower()][0], container_options=self._options
@@ -198,6 +195,10 @@ class ClipWriter:
         if stream.pix_fmt.startswith("yuv"):
             context.colorspace, context.color_range = _H273[self.size[0] >= HD_LINES], 1
         context.color_primaries, context.color_trc = self.encoding.primaries, self.encoding.transfer
+        if pixel_aspect != 1 and (self.codec != "libx264" and self.codec != "mpeg4"):
+            self.notes.append(
+                f"{self.path}: the shape of the pixels, {pixel_aspect}, is not kept by {self.codec}; H.264 keeps it"
+            )
         return stream
 
     def _pixel_format(self) -> str:
@@ -229,16 +230,15 @@ class ClipWriter:
             return None
         return self._container.add_stream_from_template(self._audio.stream)
 
-    def write(self, data: np.ndarray, stamp: int, duration: int, begins: Fraction) -> None:
-        """One frame, float (H, W) or (H, W, 3) in [0, 1].
+    def write(self, data: np.ndarray, time: Fraction, duration: Fraction) -> None:
+        """One frame, float (H, W) or (H, W, 3) in [0, 1]; seconds, ``time`` from the file's beginning.
 
-        stamp, duration: units of ``time_base`` from the file's beginning. begins: seconds in the audio's clip at which
-        the file begins; up to the end of this frame its packets go along.
+        The audio goes along up to the end of the frame.
         """
+        stamps = [round(value / self.time_base) for value in (time, duration)]
         with self._errors():
-            self._container.mux(self._video.encode(self._frame(data, stamp, duration)))
-            self._end = (stamp + duration) * self.time_base
-            self._copy_audio(begins, begins + self._end)
+            self._container.mux(self._video.encode(self._frame(data, *stamps)))
+            self._copy_audio(time + duration)
         self.frames += 1
 
     def _frame(self, data: np.ndarray, stamp: int, duration: int) -> Any:
@@ -261,9 +261,9 @@ class ClipWriter:
         frame.pts, frame.duration, frame.time_base = stamp, duration, self.time_base
         return frame
 
-    def _copy_audio(self, begins: Fraction, until: Fraction) -> None:
+    def _copy_audio(self, until: Fraction) -> None:
         if self._audio and self._sound:
-            for packet in self._audio.until(begins, until):
+            for packet in self._audio.until(until):
                 packet.stream = self._sound
                 self._container.mux(packet)
 
