@@ -170,6 +170,8 @@ def _places(folders: Sequence[Sequence[Path]]) -> list[list[int]]:
 
 
 def _numbering(names: Sequence[str]) -> dict[str, int]:
+    if not names:
+        return {}
     unique = sorted(set(names), key=_natural)
     numbers = [int(found[-1]) if (found := re.findall(r"\d+", name)) else None for name in unique]
     counted = [n for n in numbers if n is not None]
