@@ -192,7 +192,7 @@ class Canvas:
         scale = self.shape[0] / 960
         infrared = blur(shrink(self.heat), 0.9 * scale)
         light = shrink(np.minimum(self.light, 8))
-        flare = 0.10 * blur(light, 2.5 * scale, 9 * scale, 30 * scale)
+        flare = np.maximum(0.10 * blur(light, 2.5 * scale, 9 * scale, 30 * scale), 0)  # FFTs fall short of 0
         # Black level and white level leave room for the noise, so that clipping does not bias it.
         tone = (1 - np.exp(-2.2 * (0.9 * light + flare))) ** (1 / 1.8)
         inner = blur(shrink(self.texture), 1.6 * scale) > 0.97
