@@ -23,7 +23,7 @@ import numpy as np
 from ddfm._checks import DDFMError, check_range, problem
 from ddfm._provenance import now, versions
 from ddfm.cuts import CutDetector
-from ddfm.fusion import FuseConfig, Fuser, to_luma
+from ddfm.fusion import FuseConfig, Fuser, check_images, to_luma
 from ddfm.io import Image, file_sha256
 from ddfm.io.video import Clip, ClipFrame, ClipInfo, open_clips
 from ddfm.io.video_writer import AudioTrack, ClipWriter, Encoding, check_encoding
@@ -38,6 +38,8 @@ __all__ = ["ClipConfig", "Stopped", "fuse_videos", "partial_path"]
 MEMORY = 0.5
 #: Of the longer of two frame periods, how far a partner may be away: half is what constant rates need, the rest jitter.
 _NEAR = Fraction(6, 10)
+#: Of its period, for how long the last frame of a clip counts: less than the whole, for jitter.
+_LASTING = Fraction(9, 10)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +207,7 @@ class Follower:
         """
         while self._now and self._next and self._away(self._next, moment) < self._away(self._now, moment):
             self._now, self._next, self._served = self._next, next(self._frames, None), False
-        if self._now is None or self._away(self._now, moment) > self.tolerance:
+        if self._now is None or self._away(self._now, moment) > self.tolerance and not self._lasts(self._now, moment):
             return None
         self.used, self.again = self.used + (not self._served), self.again + self._served
         self._served = True
@@ -213,7 +215,14 @@ class Follower:
 
     def over(self, moment: Fraction) -> bool:
         """Whether nothing more can come from that time on."""
-        return self._next is None and (self._now is None or moment > self._now.time + self.offset + self.tolerance)
+        if self._next is not None or self._now is None:
+            return self._now is None
+        return moment > self._now.time + self.offset + self.tolerance and not self._lasts(self._now, moment)
+
+    def _lasts(self, frame: ClipFrame, moment: Fraction) -> bool:
+        """Whether the last frame of all still shows then."""
+        after = moment - frame.time - self.offset
+        return self._next is None and 0 <= after <= _LASTING / self.clip.info.rate
 
     def _away(self, frame: ClipFrame, moment: Fraction) -> Fraction:
         return abs(frame.time + self.offset - moment)
@@ -272,7 +281,9 @@ class _Work:
         lead = self.lead.info
         start = first.time - (self.alone[0] if self.alone else first.time)  # 0 unless the beginning was left out
         source = next((c.info for c in reversed(self.clips) if c.info.audio), None)
-        self.notes = self.fuser.palette_notes(first.images[0], str(self.clips[0].info.path))
+        self.notes = check_images(first.images) + self.fuser.palette_notes(
+            first.images[0], str(self.clips[0].info.path)
+        )
         with contextlib.ExitStack() as stack:
             audio = stack.enter_context(AudioTrack(source.path, start - self._offset(source))) if source else None
             writer = ClipWriter(
@@ -334,8 +345,16 @@ class _Work:
             "codec": writer.codec,
             "audio": {"codec": writer.audio, "from": str(audio.path)} if writer.audio and audio else None,
             **({"noise_std": [round(x, 5) for x in self.scene.noise]} if any(self.scene.noise) else {}),
-            "warnings": [*self.notes, *(n for c in self.clips for n in c.notes()), *self._left_out(), *writer.notes],
+            "warnings": [*self.notes, *self._sources(), *self._left_out(), *writer.notes],
         }
+
+    def _sources(self) -> Iterator[str]:
+        """What the sources are like."""
+        for clip in self.clips:
+            yield from clip.notes()
+            if clip.info.breaks_off is not None:
+                where = f"{float(clip.info.breaks_off):.2f} s"
+                yield f"{clip.info.path}: breaks off at {where}, and is taken as far as it goes"
 
     def _left_out(self) -> Iterator[str]:
         """What happened to frames without a partner."""

@@ -89,6 +89,10 @@ def _options(codec: str, crf: int | None) -> dict[str, str]:
         return {"qmin": quality, "qmax": quality}
     if codec == "libopenh264":
         return {"rc_mode": "quality"}
+    if codec == "libx264":
+        # without it x264 holds back some forty frames, and its weighing of blocks over them (mbtree) changes from run
+        # to run with the memory that it finds
+        return {"crf": quality, "rc-lookahead": "0"}
     return {"crf": quality, **({"b": "0"} if codec.startswith("libvpx") else {})}
 
 
@@ -168,7 +172,9 @@ class ClipWriter:
         self.notes: list[str] = []
         self.frames = 0
         self._part = path.with_name(f".{path.name[:64]}.{os.getpid()}.{secrets.token_hex(4)}.part")
-        self._options = {"movflags": "+faststart"} if path.suffix.lower() in (".mp4", ".mov") else {}
+        self._options = {"fflags": "+bitexact"}  # nothing random in the file
+        if path.suffix.lower() in (".mp4", ".mov"):
+            self._options["movflags"] = "+faststart"
         if self.codec == "mpeg4" and time_base.denominator > 65535:  # all that its header holds
             self.time_base = Fraction(1, 60_000)
         with self._errors():
@@ -191,7 +197,7 @@ class ClipWriter:
         context = stream.codec_context
         context.time_base = self.time_base
         context.sample_aspect_ratio = pixel_aspect
-        context.thread_count = min(4, os.cpu_count() or 1)  # more would hold more frames
+        context.thread_count = 1  # the same bytes every time, and few frames held; fusion takes far longer
         if stream.pix_fmt.startswith("yuv"):
             context.colorspace, context.color_range = _H273[self.size[0] >= HD_LINES], 1
         context.color_primaries, context.color_trc = self.encoding.primaries, self.encoding.transfer
