@@ -10,8 +10,8 @@ Rows: em (EM alone), em-noise (its likelihood knows the noise), bm3d and one-ste
 or by one evaluation of the prior, then EM), ensemble (the same by the prior on four turned copies, as many
 evaluations as "given" spends), sampling (posterior sampling of the fused image: noise-aware likelihood with maps and
 texture target from the one-step sources, prior weight 1, warm start from the noise level, 5 evaluations), given and
-auto (preset balanced with that noise, or the estimated), fast (preset fast with that noise), balanced-plain and
-fast-plain (the presets, not told). PSNR: to EM alone on the clean sources.
+auto (preset balanced with that noise, or as it is: it estimates), fast (preset fast with that noise). PSNR: to EM
+alone on the clean sources.
 
 In the file: metrics of every picture against the clean sources, its natural-image statistics (the same of clean
 photographs with --photographs), means, and for the rows of the full method the paired differences to each way of
@@ -21,7 +21,8 @@ denoising first, with 95 % intervals by the bootstrap over images.
     python benchmarks/noise.py PAIRS --limit 1 --crop 128 --output quick.json     # some minutes, to see that it runs
     python benchmarks/noise.py PAIRS --crops FOLDER                               # blind crops and their key, no scores
 
-PAIRS holds some of roadscene-dev, tno-dev and msrs-dev. A run that was stopped goes on where it stopped.
+Beside FILE the tables appear as Markdown, FILE.md. PAIRS holds some of roadscene-dev, tno-dev and msrs-dev. A run that
+was stopped goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -203,10 +204,8 @@ class Rows:
             "ensemble": lambda p, s: self.em(self.denoised(p, s, 4)),
             "sampling": self.sampling,
             "given": lambda p, s: self.by_preset(p, "balanced", s),
-            "auto": lambda p, s: self.by_preset(p, "balanced", "auto"),
+            "auto": lambda p, s: self.by_preset(p, "balanced"),
             "fast": lambda p, s: self.by_preset(p, "fast", s),
-            "balanced-plain": lambda p, s: self.by_preset(p, "balanced"),
-            "fast-plain": lambda p, s: self.by_preset(p, "fast"),
         }
         return rows if self.bm3d else {k: v for k, v in rows.items() if k != "bm3d"}
 
@@ -250,7 +249,8 @@ def interval(differences: np.ndarray, resamples: int = 10_000) -> list[float]:
 
 def summary(images: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Means over images of each row, and paired differences of the full method to each way of denoising first."""
-    rows = list(next(iter(images.values()))["rows"])
+    first = next(iter(images.values()))["rows"]
+    rows = [row for row in first if all(row in image["rows"] for image in images.values())]
     values = {row: {n: image["rows"][row] for n, image in images.items()} for row in rows}
     values["clean"] = {n: image["clean"] for n, image in images.items()}  # EM alone on the clean sources
     return {
@@ -336,6 +336,60 @@ class Run:
             "images": self.images,
         }
         write_json(self.options.output, payload)
+        if complete:
+            self.options.output.with_suffix(".md").write_text(markdown(payload), "utf-8")
+
+
+TITLES = {
+    "gauss25": "Gaussian, sigma 25 of 255, both sources",
+    "gauss15": "Gaussian, sigma 15",
+    "stripes": "Gaussian, sigma 10, and in the thermal image column stripes of sigma 10",
+    "jpeg15": "JPEG of quality 15, both",
+    "headroom25": "Gaussian, sigma 25, sources squeezed to 0.2 to 0.8: next to nothing is clipped",
+}
+ROWS = {
+    "em": "EM alone",
+    "em-noise": "EM alone, told of the noise (E-step)",
+    "bm3d": "BM3D on each source, then EM",
+    "one-step": "prior as denoiser, once, then EM",
+    "ensemble": "the same, mean of 4 turned copies, then EM",
+    "sampling": "posterior sampling of the fused image, 5 steps",
+    "given": "**`balanced`, noise given**",
+    "auto": "**`balanced` as it is: noise estimated**",
+    "fast": "**`fast`, noise given**",
+    "clean": "EM alone on the clean sources",
+}
+COLUMNS = {"PSNR": 2, "level": 1, "SCD": 3, "hot": 3, "texture": 3, "minVIF": 3, "Qabf": 3, "kurtosis": 1, "slope": 2}
+
+
+def markdown(payload: dict[str, Any]) -> str:
+    """The tables of a finished run."""
+    parts = [
+        f"### {TITLES[condition]}: means of {found['images']} pairs\n\n{mean_table(found)}\n\n{lead_table(found)}"
+        for condition, found in payload["summary"].items()
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def mean_table(found: dict[str, Any]) -> str:
+    lines = [f"| way | {' | '.join(COLUMNS)} |", "|---" + "|---:" * len(COLUMNS) + "|"]
+    for row, values in found["means"].items():
+        cells = [f"{values[k]:.{n}f}" if values.get(k) is not None else "-" for k, n in COLUMNS.items()]
+        cells = ["-", "-", *cells[2:]] if row == "clean" else cells
+        lines.append(f"| {ROWS[row]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def lead_table(found: dict[str, Any]) -> str:
+    """PSNR of the full method less that of each way of denoising first."""
+    heads = [ROWS[row] for row in FIRST if any(key.endswith(f" - {row}") for key in found["differences"])]
+    lines = [f"| PSNR ahead of, dB, 95 % interval | {' | '.join(heads)} |", "|---" + "|---:" * len(heads) + "|"]
+    for mine in FULL:
+        leads = [v["PSNR"] for k, v in found["differences"].items() if k.startswith(f"{mine} - ")]
+        cells = [f"{lead['mean']:+.2f} [{lead['interval'][0]:+.2f}, {lead['interval'][1]:+.2f}]" for lead in leads]
+        if cells:
+            lines.append(f"| {ROWS[mine]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def write_crops(run: Run, pairs: list[tuple[Path, Path]], out: Path) -> None:

@@ -1,5 +1,6 @@
 """Shared fixtures: a tiny prior without training, a prior with a known score, the development data if present."""
 
+import sys
 import warnings
 from fractions import Fraction
 from pathlib import Path
@@ -85,3 +86,38 @@ def make_clip():
         return path
 
     return make
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Folders ir/ and vis/ with three pairs of 24x20 pictures."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name, shape in (("ir", (20, 24)), ("vis", (20, 24, 3))):
+        (tmp_path / name).mkdir()
+        for stem in "abc":
+            Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(tmp_path / name / f"{stem}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def ddfm(pairs, tiny_prior, monkeypatch, capsys):
+    """Run the command line in process, in the folder of the pairs: exit code and all that it printed."""
+    from ddfm import cli
+
+    monkeypatch.chdir(pairs)
+    monkeypatch.setattr("ddfm._runtime.keep_freed_memory", lambda: None)  # of this process's, not a test's
+
+    def run(*words, prior=tiny_prior):
+        extra = ["--prior", str(prior)] if words[0] == "fuse" and prior else []
+        monkeypatch.setattr(sys, "argv", ["ddfm", *map(str, words), *extra])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        captured = capsys.readouterr()
+        text = captured.out + captured.err
+        assert "Traceback" not in text
+        return stop.value.code or 0, " ".join(text.split())
+
+    return run

@@ -570,3 +570,21 @@ def test_rows_of_others_are_met_through_the_whole_chain(shared, tmp_path):
         peer = rows[names[record["method"]]]
         for metric in metrics.parse_names("six,SCD,minVIF"):
             assert record["mean"][metric] == pytest.approx(peer[metric], abs=1.1e-4), (record["method"], metric)
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"\x89PNG\r\n\x1a\n\xff", "which is no text"),
+        (b"{", "which is no JSON"),
+        (b"[]", "TypeError"),
+        (b'{"rows": {"a": {"b": {"EN": "much"}}}}', "much"),
+        (None, "a file that can be read"),
+    ],
+)
+def test_rows_of_another_kind_of_file_are_refused(content, word, tmp_path):
+    if content is not None:
+        (tmp_path / "rows").write_bytes(content)
+    with pytest.raises(DDFMError, match="--rows: got") as caught:
+        read_rows(tmp_path / "rows")
+    assert word in str(caught.value) and "codec" not in str(caught.value)

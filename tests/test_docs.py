@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from ddfm import cli, samples
+from ddfm.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -27,7 +28,7 @@ def blocks(kind):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Where the snippets run: ir.png, vis.png, two folders of two pairs, photographs."""
+    """Where the snippets run: ir.png, vis.png, two pairs in folders of every kind, a manifest, photographs."""
     for name in ("ir", "vis", "photographs"):
         (tmp_path / name).mkdir()
     for seed in (0, 1):
@@ -36,7 +37,16 @@ def folder(tmp_path, monkeypatch):
             image = Image.fromarray(np.rint(data * 255).astype(np.uint8))
             image.save(tmp_path / name / f"{seed}.png")
             image.save(tmp_path / f"{name}.png")
+            for more in {"ir": ("dark", "near", "pet", "t1", "nir"), "vis": ("middle", "bright", "far", "t2")}[name]:
+                image.save(tmp_path / f"{more}.png")
             image.resize((160, 128)).save(tmp_path / "photographs" / f"{name}{seed}.png")
+            for copy in (f"shots/{seed}_{name}.png", f"scenes/{seed}/{name}.png", f"{name}/day/{seed}.png"):
+                (tmp_path / copy).parent.mkdir(parents=True, exist_ok=True)
+                image.save(tmp_path / copy)
+    for name in ("pet", "t1", "t2"):
+        (tmp_path / name).symlink_to("ir")
+    rows = ["ir/0.png,vis/0.png,first", "ir/1.png,vis/1.png,night/second"]
+    (tmp_path / "pairs.csv").write_text("\n".join(["ir,vis,output", *rows]))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ddfm._runtime.keep_freed_memory", lambda: None)
     return tmp_path
@@ -76,6 +86,11 @@ def test_the_architecture_page_names_every_room():
     source = ROOT / "src/ddfm"
     rooms = {p.relative_to(source).parts[0].removesuffix(".py") for p in source.rglob("*.py")}
     assert [room for room in sorted(rooms) if f"`{room}`" not in page] == []
+
+
+def test_the_table_of_presets_has_each():
+    table = (ROOT / "docs/howto.md").read_text("utf-8")
+    assert [name for name in PRESETS if not re.search(rf"^\| `{name}` \|", table, re.M)] == []
 
 
 def test_the_recipe_of_the_bundled_prior_is_a_valid_one(folder, monkeypatch):

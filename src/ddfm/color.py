@@ -20,6 +20,7 @@ of at most 1 / 0.114, the slope of the gamut itself at yellow and blue), so no n
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,7 +31,7 @@ from ddfm._checks import check_batch, problem
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Plane", "grey_levels", "merge", "put_chroma", "split", "to_luma"]
+__all__ = ["Plane", "grey_levels", "mean_chroma", "merge", "put_chroma", "split", "to_luma"]
 
 _KR, _KG, _KB = 0.299, 0.587, 0.114
 _CB, _CR = 2 * (1 - _KB), 2 * (1 - _KR)  # 1.772, 1.402: they put Cb and Cr in [-0.5, 0.5]
@@ -121,14 +122,26 @@ class Plane:
         return to_luma(rows) if self.is_color else rows
 
 
-def put_chroma(luma: Tensor, plane: Plane, rows: int = 256) -> np.ndarray:
-    """Luma (1, 1, H, W) in [0, 1] with the chroma of a coloured plane, float32 (H, W, 3); some rows at a time."""
-    out = np.empty((*plane.size, 3), np.float32)
+def put_chroma(luma: Tensor, planes: Sequence[Plane], rows: int = 256) -> np.ndarray:
+    """Luma (1, 1, H, W) in [0, 1] with the chroma of coloured planes, float32 (H, W, 3); some rows at a time."""
+    out = np.empty((*planes[0].size, 3), np.float32)
     for top in range(0, len(out), rows):
         bottom = min(top + rows, len(out))
-        _, chroma = split(plane.rows(top, bottom))
+        chroma = mean_chroma([split(plane.rows(top, bottom))[1] for plane in planes])
         out[top:bottom] = merge(luma[..., top:bottom, :], chroma)[0].permute(1, 2, 0).numpy()
     return out
+
+
+def mean_chroma(chromas: Sequence[Tensor]) -> Tensor:
+    """Of chromas (B, 2, H, W), the mean weighted by each component's size: what is washed out says least.
+
+    Prabhakar et al., DeepFuse, ICCV 2017, Eq. 4. A single one comes back unchanged.
+    """
+    if len(chromas) == 1:
+        return chromas[0]
+    stack = torch.stack(list(chromas))
+    size = stack.abs()
+    return (stack * size).sum(0) / size.sum(0).clamp(min=torch.finfo(size.dtype).tiny)
 
 
 def _difference(chroma: Tensor) -> Tensor:

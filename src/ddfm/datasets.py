@@ -28,7 +28,6 @@ __all__ = [
     "find_known",
     "find_pairs",
     "is_scan",
-    "match_folders",
     "pairs_sha256",
 ]
 
@@ -245,29 +244,6 @@ def _any_pairs(root: Path) -> PairedData | None:
 
 def _has_images(folder: Path) -> bool:
     return folder.is_dir() and bool(list_images(folder))
-
-
-def match_folders(folders: Sequence[Path], *, skip_unmatched: bool = False) -> dict[str, tuple[Path, ...]]:
-    """Files of several folders by stem; DDFMError listing the stems that are not in all, or twice in one."""
-    tables = [by_stem(folder) for folder in folders]
-    common = sorted(set.intersection(*(set(table) for table in tables)))
-    missing = [
-        f"{files[stem]} has no partner in {other}"
-        for files, other in zip(tables, [*folders[1:], folders[0]], strict=True)
-        for stem in sorted(set(files) - set(common))
-    ]
-    if missing and not (skip_unmatched and common):
-        shown = "\n  ".join(missing[:20] + [f"and {len(missing) - 20} more"] * (len(missing) > 20))
-        remedy = "Rename them, or leave them out with --skip-unmatched." if common else ""
-        raise problem(
-            "sources",
-            f"{len(missing)} unmatched names",
-            "the same stems in every folder",
-            f"{remedy}\n  {shown}".strip(),
-        )
-    if not common:
-        raise problem("sources", f"no images in {folders[0]}", f"files ending in {', '.join(SUFFIXES)}")
-    return {stem: tuple(table[stem] for table in tables) for stem in common}
 
 
 def by_stem(folder: Path) -> dict[str, Path]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
-from ddfm import samples
+from ddfm import moving, samples, stacks
 from ddfm._checks import problem
 from ddfm.fusion import FuseConfig, Fuser
 from ddfm.io import encode_image, from_array, write_bytes
+from ddfm.io.video import open_clips
+from ddfm.io.video_writer import ClipWriter, Encoding
 from ddfm.presets import MEDICAL
+from ddfm.video import fuse_videos
 
-__all__ = ["SCENES", "make_demo", "side_by_side"]
+__all__ = ["SCENES", "make_clip", "make_demo", "side_by_side"]
 
 #: What is rendered, by file stem.
 SCENES: dict[str, Callable[[], samples.Sample]] = {
@@ -22,6 +27,20 @@ SCENES: dict[str, Callable[[], samples.Sample]] = {
     "pet-mri": lambda: samples.phantom(seed=0, modality="pet"),
     "spect-mri": lambda: samples.phantom(seed=0, modality="spect"),
 }
+
+
+def _exposures() -> dict[str, np.ndarray]:
+    street = samples.street((240, 320), seed=1).visible
+    return dict(zip(("dark", "middle", "bright"), stacks.exposures(street), strict=True))
+
+
+def _focus() -> dict[str, np.ndarray]:
+    street = samples.street((240, 320), seed=1).visible
+    return dict(zip(("left", "middle", "right"), stacks.focus_stack(street, 3), strict=True))
+
+
+#: Three pictures of one camera each.
+STACKS: dict[str, Callable[[], dict[str, np.ndarray]]] = {"exposures": _exposures, "focus": _focus}
 
 
 def make_demo(folder: Path, preset: str = "balanced") -> list[Path]:
@@ -33,19 +52,67 @@ def make_demo(folder: Path, preset: str = "balanced") -> list[Path]:
     written.
     """
     cameras, scans = Fuser(FuseConfig(preset=preset)), Fuser(FuseConfig(preset=MEDICAL.get(preset, preset)))
+    _make(folder)
+    pairs = [
+        _scene(folder, stem, render(), scans if stem.endswith("mri") else cameras) for stem, render in SCENES.items()
+    ]
+    stacked = Fuser(FuseConfig(preset="stack"))
+    return pairs + [_fused(folder, stem, render(), stacked) for stem, render in STACKS.items()]
+
+
+def make_clip(
+    folder: Path, preset: str = "balanced", seconds: float = 10.0, on_frame: Callable[[int, int], object] | None = None
+) -> list[Path]:
+    """Write the street in motion as both cameras see it, fuse it, and lay the three clips side by side.
+
+    Return the paths of the fused clip and of the sheet. Clips of an earlier demo are replaced. Raises DDFMError.
+    """
+    if not 0 < seconds <= 600:
+        raise problem("seconds", seconds, "a number in (0, 600]")
+    _make(folder)
+    paths = {label: folder / f"street_{label}.mp4" for label in ("infrared", "visible", "fused")}
+    frames = moving.moving_street(frames=max(1, round(seconds * moving.FPS)))
+    _film([paths["infrared"], paths["visible"]], ((frame.infrared, frame.visible) for frame in frames))
+    sources = [paths["infrared"], paths["visible"]]
+    fuse_videos(sources, paths["fused"], FuseConfig(preset=preset), overwrite=True, on_frame=on_frame)
+    sheet = folder / "street_sheet.mp4"
+    clips = [clip.frames() for clip in open_clips(list(paths.values()))]
+    pictures = ([quantise(frame.image.data) for frame in moment] for moment in zip(*clips, strict=True))
+    sheets = ((side_by_side(three, list(paths)).astype(np.float32) / 255,) for three in pictures)
+    _film([sheet], sheets, Encoding(crf=30))  # to be looked at, not to be measured
+    return [paths["fused"], sheet]
+
+
+def _film(paths: Sequence[Path], moments: Iterable[Sequence[np.ndarray]], encoding: Encoding | None = None) -> None:
+    """Write clips side by side in time, floats in [0, 1], at the sample's rate."""
+    with contextlib.ExitStack() as stack:
+        writers: list[ClipWriter] = []
+        for k, pictures in enumerate(moments):
+            for path, picture in zip(paths[len(writers) :], pictures[len(writers) :], strict=True):
+                size, color = (picture.shape[0], picture.shape[1]), picture.ndim == 3
+                writer = ClipWriter(path, size=size, rate=Fraction(moving.FPS), time_base=Fraction(1, 12_800),
+                                    color=color, encoding=encoding, overwrite=True)  # fmt: skip
+                writers.append(stack.enter_context(writer))
+            for writer, picture in zip(writers, pictures, strict=True):
+                writer.write(picture, Fraction(k, moving.FPS), Fraction(1, moving.FPS))
+
+
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise problem("folder", folder, "a folder that can be made", str(error)) from error
-    return [
-        _scene(folder, stem, render(), scans if stem.endswith("mri") else cameras) for stem, render in SCENES.items()
-    ]
 
 
 def _scene(folder: Path, stem: str, sample: samples.Sample, fuser: Fuser) -> Path:
-    first, second = (quantise(x) for x in (sample.infrared, sample.visible))
-    fused = fuser.fuse(from_array(first, sample.labels[0]), from_array(second, sample.labels[1]))
-    pictures = {sample.labels[0]: first, sample.labels[1]: second, "fused": quantise(fused.data)}
+    return _fused(folder, stem, dict(zip(sample.labels, (sample.infrared, sample.visible), strict=True)), fuser)
+
+
+def _fused(folder: Path, stem: str, sources: Mapping[str, np.ndarray], fuser: Fuser) -> Path:
+    """Write sources by label, their fusion and the sheet."""
+    pictures = {label: quantise(source) for label, source in sources.items()}
+    fused = fuser.fuse(*(from_array(picture, label) for label, picture in pictures.items()))
+    pictures["fused"] = quantise(fused.data)
     for label, picture in pictures.items():
         _write(folder / f"{stem}_{label}.png", picture)
     sheet = folder / f"{stem}_sheet.png"

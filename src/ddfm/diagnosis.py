@@ -6,6 +6,7 @@ import json
 
 from ddfm._checks import DDFMError
 from ddfm._provenance import machine, versions
+from ddfm.presets import PRESETS
 from ddfm.priors import BUNDLED, prior_info
 
 __all__ = ["diagnose"]
@@ -19,13 +20,21 @@ def diagnose() -> tuple[dict[str, str], list[str]]:
     facts["threads"] = str(torch.get_num_threads())
     cuda = torch.cuda.is_available()
     facts["device"] = torch.cuda.get_device_name() if cuda else "cpu"
-    facts["dtype"] = "float32 (balanced, fast, paper)"
+    facts["dtype"] = _dtypes()
     problems = [f"{p} is not installed" for p, v in facts.items() if v == "missing"]
     try:
         facts |= _bundled(problems)
     except DDFMError as error:
         problems.append(str(error))
     return facts, problems
+
+
+def _dtypes() -> str:
+    """Which presets compute in which dtype: "float32 (balanced, fast)"."""
+    names: dict[str, list[str]] = {}
+    for name, preset in PRESETS.items():
+        names.setdefault(preset.dtype, []).append(name)
+    return ", ".join(f"{dtype} ({', '.join(users)})" for dtype, users in names.items())
 
 
 def _bundled(problems: list[str]) -> dict[str, str]:

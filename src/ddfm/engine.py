@@ -1,8 +1,9 @@
-"""Many pairs: two folders matched by stem, each pair fused alone, a journal, and a run that can be taken up again."""
+"""Many pairs: each fused alone, a journal, and a run that can be taken up again."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import tempfile
@@ -12,22 +13,12 @@ from typing import Any
 
 from ddfm._checks import DDFMError, problem
 from ddfm._provenance import now
-from ddfm.datasets import match_folders
-from ddfm.fusion import Fused, Fuser
-from ddfm.io import SUFFIXES, file_sha256, write_bytes
+from ddfm.fusion import Fuser
+from ddfm.io import SUFFIXES, write_bytes
+from ddfm.journal import JOURNAL, Journal, append_record
+from ddfm.planning import Job, kind_of, plan
 
-__all__ = ["JOURNAL", "Job", "Outcome", "append_record", "check_free", "check_report", "check_writable", "plan", "run"]
-
-#: Name of the journal of finished pairs in an output folder.
-JOURNAL = ".ddfm-journal.jsonl"
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One pair to fuse: its source files and the file to write."""
-
-    sources: tuple[Path, ...]
-    output: Path
+__all__ = ["JOURNAL", "Job", "Outcome", "check_free", "check_report", "check_writable", "kind_of", "plan", "run"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,57 +28,6 @@ class Outcome:
     job: Job
     status: str
     record: dict[str, Any]
-
-
-def plan(sources: Sequence[Path], output: Path, *, skip_unmatched: bool = False, suffix: str = ".png") -> list[Job]:
-    """The jobs for two or more files, or for two or more folders; all are checked before any work begins.
-
-    Files give the one output file; folders give ``output``/stem``suffix``. Raises DDFMError.
-    """
-    if suffix.lower() not in SUFFIXES:
-        raise problem("--suffix", repr(suffix), f"one of {', '.join(SUFFIXES)}")
-    for path in sources:
-        if not path.exists():
-            raise problem(str(path), "no such file or folder", "a file or folder of images", "Check the path.")
-    kinds = {path.is_dir() for path in sources}
-    if len(kinds) > 1:
-        raise problem("sources", "a folder and a file", "all files or all folders")
-    if kinds == {True}:
-        _check_output_folder(output, sources)
-        pairs = match_folders(sources, skip_unmatched=skip_unmatched)
-        jobs = [Job(files, output / (stem + suffix)) for stem, files in pairs.items()]
-    else:
-        jobs = [Job(tuple(sources), _output_file(sources, output, suffix))]
-    for job in jobs:
-        _check_not_a_source(job)
-    return jobs
-
-
-def _output_file(sources: Sequence[Path], output: Path, suffix: str) -> Path:
-    if output.is_dir():
-        return output / (sources[0].stem + suffix)
-    if output.suffix.lower() not in SUFFIXES:
-        raise problem("--output", repr(str(output)), f"a name ending in {', '.join(SUFFIXES)}")
-    if not output.parent.is_dir():
-        raise problem("--output", output, "a file in an existing folder", f"Create it: mkdir -p {output.parent}")
-    return output
-
-
-def _check_output_folder(output: Path, sources: Sequence[Path]) -> None:
-    if output.exists() and any(output.samefile(source) for source in sources):
-        raise problem(
-            "--output", f"{output}, a source folder", "another folder", "Results there would be sources next time."
-        )
-    nearest = next(p for p in [output, *output.absolute().parents] if p.exists())
-    if not nearest.is_dir():
-        raise problem("--output", f"{output}, where {nearest} is a file", "a folder, as the sources are folders")
-
-
-def _check_not_a_source(job: Job) -> None:
-    """Never write onto a source, whatever was allowed."""
-    for source in job.sources:
-        if job.output.exists() and job.output.samefile(source):
-            raise problem("--output", job.output, "another file than a source", "Choose another name or folder.")
 
 
 def run(
@@ -104,32 +44,43 @@ def run(
     A job whose output exists is kept if the journal says that these sources with these settings made it, and it is
     still the same file; otherwise it fails, unless ``overwrite``. A job that fails does not stop the others.
     """
+    book = Journal(journal) if journal else None
     for job in jobs:
         key = job_key(job, fuser)
-        # read anew where an output exists: another run may be at work in the same folder
-        earlier = read_journal(journal).get(job.output.name) if journal and job.output.exists() else None
-        if not overwrite and earlier and _still_valid(job, key, earlier):
-            yield Outcome(job, "kept", earlier)
-            continue
-        outcome = _attempt(job, fuser, overwrite, on_step)
-        record = outcome.record | {"status": outcome.status, "key": key}
-        if journal and outcome.status == "fused":
-            append_record(journal, record)
-        if report:
-            append_record(report, record)
-        yield Outcome(job, outcome.status, record)
+        vouched = None if overwrite or not book else book.vouched(job.output, key)
+        outcome = Outcome(job, "kept", vouched) if vouched else _attempt(job, fuser, key, overwrite, book, on_step)
+        if report and outcome.status != "kept":
+            append_record(report, outcome.record)
+        yield outcome
 
 
-def _attempt(job: Job, fuser: Fuser, overwrite: bool, on_step: Callable[[Job, int, int], Any] | None) -> Outcome:
+def _attempt(
+    job: Job,
+    fuser: Fuser,
+    key: str,
+    overwrite: bool,
+    book: Journal | None,
+    on_step: Callable[[Job, int, int], Any] | None,
+) -> Outcome:
     base: dict[str, Any] = {"tool": "ddfm", "time": now(), "output": str(job.output)}
     try:
         check_free(job.output, overwrite)
         fused = fuser.fuse(*job.sources, on_step=lambda i, n: on_step(job, i, n) if on_step else None)
-        _write(job, fused, overwrite)
+        content = fused.encode(job.output.suffix)
+        checksum = hashlib.sha256(content).hexdigest()
+        record = base | fused.report | {"output_sha256": checksum, "status": "fused", "key": key}
+        _make_folder(job.output.parent)
+        if book:  # before the file has its name: whoever sees the file finds the line
+            book.append(job.output, record)
+        write_bytes(job.output, content, overwrite=overwrite)
     except (DDFMError, MemoryError, RuntimeError) as error:
+        made = None if overwrite or not book else book.vouched(job.output, key)
+        if made:  # by another run in the same folder, meanwhile
+            return Outcome(job, "kept", made)
         inputs = [{"path": str(p)} for p in job.sources]
-        return Outcome(job, "failed", base | {"inputs": inputs, "error": _reason(error, job)})
-    return Outcome(job, "fused", base | fused.report | {"output_sha256": file_sha256(job.output)})
+        failed = {"inputs": inputs, "error": _reason(error, job), "status": "failed", "key": key}
+        return Outcome(job, "failed", base | failed)
+    return Outcome(job, "fused", record)
 
 
 def _reason(error: Exception, job: Job) -> str:
@@ -148,60 +99,24 @@ def check_free(output: Path, overwrite: bool) -> None:
         raise problem("--output", f"{output}, which exists", "a new name", "Allow it with --overwrite.")
 
 
-def _write(job: Job, fused: Fused, overwrite: bool) -> None:
+def _make_folder(folder: Path) -> None:
     try:
-        job.output.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise problem("--output", job.output.parent, "a folder that can be made", str(error)) from error
-    write_bytes(job.output, fused.encode(job.output.suffix), overwrite=overwrite)
+        raise problem("--output", folder, "a folder that can be made", str(error)) from error
 
 
 def job_key(job: Job, fuser: Fuser) -> str:
     """What the bytes of the output depend on: the sources' bytes and every setting."""
-    import hashlib
-
     digest = hashlib.sha256(json.dumps(fuser.settings, sort_keys=True).encode() + job.output.suffix.encode())
     for source in job.sources:
         try:
-            digest.update(source.read_bytes())
+            with source.open("rb") as file:
+                while part := file.read(1 << 20):
+                    digest.update(part)
         except OSError:  # the attempt itself will say what is wrong
             digest.update(b"unreadable")
     return digest.hexdigest()
-
-
-def _still_valid(job: Job, key: str, earlier: dict[str, Any]) -> bool:
-    return (
-        earlier.get("key") == key and job.output.is_file() and file_sha256(job.output) == earlier.get("output_sha256")
-    )
-
-
-def read_journal(path: Path) -> dict[str, dict[str, Any]]:
-    """The last record of each output name; a line cut short by a kill is passed over."""
-    records: dict[str, dict[str, Any]] = {}
-    if not path.is_file():
-        return records
-    for line in path.read_text("utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-            records[Path(record["output"]).name] = record
-        except (ValueError, KeyError, TypeError):
-            continue
-    return records
-
-
-def append_record(path: Path, record: dict[str, Any]) -> None:
-    """Append one JSON line and flush it to disk; a half line left by a kill is closed first. Raises DDFMError."""
-    line = json.dumps(record).encode() + b"\n"
-    try:
-        with path.open("ab+") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                line = line if file.read(1) == b"\n" else b"\n" + line
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise problem("report", path, "a file that can be written", str(error)) from error
 
 
 def check_report(path: Path, folder: Path | None = None) -> None:

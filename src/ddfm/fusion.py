@@ -168,6 +168,9 @@ class Fuser:
         self.pipeline.set_progress_bar_config(disable=True)
         if self.config.noise_std is None and pipeline.config.color != "luma":  # such a prior removes no noise
             self.preset = with_noise(self.preset, 0)
+        pipeline.check_tile(self.config.tile or None)
+        if self.preset.noise_std is not None:
+            pipeline.check_cleans()
         if self.pipeline.device.type == "cpu":  # faster there, equal to rounding: docs/performance.md
             self.pipeline.unet.to(memory_format=torch.channels_last)
         if self.config.compile:
@@ -232,7 +235,8 @@ class Fuser:
 
     def palette_notes(self, first: Image, name: str = "source 1") -> list[str]:
         """A warning where the first source shows heat in false colours; settings for scans are made for those."""
-        if self.preset.name in MEDICAL.values() or not has_false_colors(first.data):
+        thermal = self.preset.name not in MEDICAL.values() and self.preset.chroma == "last"
+        if not thermal or not has_false_colors(first.data):
             return []
         return [
             f"{first.path or name}: looks painted with a colour palette, and its luma does not tell hot from cold; "
@@ -286,7 +290,7 @@ class Fuser:
         luma = fuse_large(self.pipeline, planes, preset, generator, tile, on_step or (lambda done, of: None))
         asked = self.preset.noise_std is not None
         notes = ["noise is not looked for above 16 megapixels; --noise-std says what there is"] * asked
-        return put_color(stretch(luma, self.tone), planes), {"warnings": notes}
+        return put_color(stretch(luma, self.tone), planes, preset.chroma), {"warnings": notes}
 
     def _whole(
         self, images: list[Image], on_step: Callable[[int, int], Any] | None
@@ -298,7 +302,8 @@ class Fuser:
         found: dict[str, Any] = {"warnings": noise_notes(lumas, noise)}
         if noise and (any(noise) or self.config.noise_std is not None):
             found["noise_std"] = [round(value, 5) for value in noise]
-        return put_color(stretch(fused, self.tone), [color.Plane(image.data) for image in images]), found
+        planes = [color.Plane(image.data) for image in images]
+        return put_color(stretch(fused, self.tone), planes, preset.chroma), found
 
     def settle(self, lumas: list[Tensor]) -> tuple[Preset, tuple[float, ...]]:
         """The preset for these sources, and their noise on [0, 1]; () where no noise was asked about."""
@@ -520,7 +525,9 @@ def stretch_to(luma: Tensor, ends: tuple[float, float]) -> Tensor:
     return ((luma - low) / (high - low)).clamp(0, 1) if (low, high) != (0, 1) and high > low else luma.clamp(0, 1)
 
 
-def put_color(luma: Tensor, planes: Sequence[color.Plane]) -> np.ndarray:
-    """The fused luma with the chroma of the coloured source, of the last one where several are coloured."""
+def put_color(luma: Tensor, planes: Sequence[color.Plane], which: str = "last") -> np.ndarray:
+    """The fused luma with the chroma of the coloured source; of several that of the "last", or the mean of "all"."""
     colored = [plane for plane in planes if plane.is_color]
-    return color.put_chroma(luma, colored[-1]) if colored else luma[0, 0].numpy()
+    if not colored:
+        return luma[0, 0].numpy()
+    return color.put_chroma(luma, colored if which == "all" else colored[-1:])

@@ -66,15 +66,26 @@ def check_noise_std(value: NoiseStd) -> str | tuple[float, ...] | Tensor | None:
         try:
             check_range("noise_std", one, 0, MOST)
         except ValueError as error:
-            grey = one == one and one > MOST
-            hint = f"In grey levels of 255? Then {one / 255:.3g}." if grey else "0 is no noise."
-            raise problem("noise_std", f"{one:g}", f"a number in [0, {MOST:g}], of a range of 1", hint) from error
+            expected = f"a number in [0, {MOST:g}], of a range of 1"
+            raise problem("noise_std", f"{one:g}", expected, _hint(one)) from error
     return value if isinstance(value, Tensor) and value.ndim == 2 else tuple(values)
+
+
+def _hint(value: float) -> str:
+    """What someone may have meant by a standard deviation out of range."""
+    if 1 < value <= 255 * MOST:
+        return f"In grey levels of 255? Then {value / 255:.3g}."
+    if 255 * MOST < value <= 65535 * MOST:
+        return f"In levels of 65535? Then {value / 65535:.3g}."
+    return "Noise beyond it leaves little of a picture." if value > MOST else "0 is no noise."
 
 
 def _numbers(value: Any) -> list[float]:
     """A number, a sequence of them, or text of them with commas between."""
     parts = value.split(",") if isinstance(value, str) else value
+    if isinstance(value, str) and _AUTO in [part.strip() for part in parts]:
+        each = "a number for each source"
+        raise problem("noise_std", repr(value), f'"auto" alone, or {each}', "All are estimated, or none.")
     if isinstance(parts, numbers.Real) and not isinstance(parts, bool):
         parts = [parts]
     try:

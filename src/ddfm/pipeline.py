@@ -114,7 +114,7 @@ class DDFMPipeline(DiffusionPipeline):
         stack = self._stack(sources)
         generators = _generators(generator, len(stack))
         sampling = self._sampler(sampler, num_inference_steps, start, sigma)
-        self._check_tile(tile)
+        self.check_tile(tile)
         to_luma, gain = _LUMAS[check_choice("luma", luma, tuple(_LUMAS))]
         abar = self._alpha_bar()
         stack = self._clean(stack, noise_std, draws, tile, generators)
@@ -163,8 +163,7 @@ class DDFMPipeline(DiffusionPipeline):
         sigma = deviations(check_noise_std(noise_std), stack)
         if not bool((sigma > 0).any()):
             return stack
-        if self.config.color != "luma":
-            raise problem("noise_std", "a prior of RGB", "a prior of luma", "Use the bundled one.")
+        self.check_cleans()
         abar = self._alpha_bar()
 
         def predict(x_t: Tensor, t: int) -> Tensor:
@@ -172,6 +171,11 @@ class DDFMPipeline(DiffusionPipeline):
 
         check_range("draws", draws, 1, 1000)
         return clean_sources(predict, stack, sigma, draws, abar, generators)
+
+    def check_cleans(self) -> None:
+        """Refuse a prior that cannot remove noise from sources. Raises DDFMError."""
+        if self.config.color != "luma":
+            raise problem("noise_std", "a prior of RGB", "a prior of luma", "Use the bundled one.")
 
     def _alpha_bar(self) -> Tensor:
         return alpha_bar(self.scheduler.betas)
@@ -204,7 +208,8 @@ class DDFMPipeline(DiffusionPipeline):
         f, state = em_alone(likelihood, stack, check_range_int("warm_sweeps", warm_sweeps))
         return add_noise(f.expand_as(noise), start_noise * noise, level), state
 
-    def _check_tile(self, tile: int | None) -> None:
+    def check_tile(self, tile: int | None) -> None:
+        """Refuse a tile that this prior's network cannot be given; None is the whole image. Raises DDFMError."""
         least = 4 * self.multiple  # a quarter is shared, and must be a multiple too
         if tile is not None and (tile < least or tile % least):
             raise problem("tile", tile, f"a multiple of {least} for this prior", "0, or nothing, for the whole image.")

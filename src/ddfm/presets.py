@@ -32,7 +32,8 @@ class Preset:
     steps: network evaluations on the fused image; 0, with a warm start, is EM alone. start: timestep of a warm start,
     None for pure noise. warm_sweeps: likelihood steps before it. sampler: see ``ddfm.sampling.SAMPLERS``. dtype: of the
     network. summary: for people. luma, start_noise: see ``DDFMPipeline``. tone: stretch of the result, where the user
-    names none. noise_std, draws: see ``ddfm.noisy``.
+    names none. noise_std, draws: see ``ddfm.noisy``. chroma: of several coloured sources, that of the "last" or the
+    mean of "all".
     """
 
     name: str
@@ -49,6 +50,7 @@ class Preset:
     start_noise: float = later(1.0)
     noise_std: str | tuple[float, ...] | None = later(None)
     draws: int = later(0)
+    chroma: str = later("last")
 
     @property
     def label(self) -> str:
@@ -107,11 +109,30 @@ _MEDICAL = FusionLikelihood(
 )
 
 
+#: Pictures of one camera, exposed or focused differently: where there is most detail, there the picture is right.
+_STACK = FusionLikelihood(
+    psi=250.0,
+    eta=80.0,
+    reach=5.0,
+    sweeps=2,
+    scale_maps=LocalSaliency(bright=0.0, dark=0.0, power=2.0, glare=0.0),
+    texture=StrongestGradient(),
+    align=1.0,
+)
+
+
 def _em(
-    name: str, version: int, likelihood: FusionLikelihood, summary: str, noise: str | None, draws: int = 0
+    name: str,
+    version: int,
+    likelihood: FusionLikelihood,
+    summary: str,
+    noise: str | None,
+    draws: int = 0,
+    chroma: str = "last",
 ) -> Preset:
     """Three EM steps and the prior for noise only: docs/experiments.md says why."""
     settings: dict[str, Any] = {"start": 0, "start_noise": 0.0, "warm_sweeps": 3, "noise_std": noise, "draws": draws}
+    settings["chroma"] = chroma
     return Preset(name, version, 0, likelihood, summary=summary, **settings)
 
 
@@ -121,6 +142,7 @@ PRESETS = {
         _em("balanced", 4, _INFRARED, "the default, for thermal and visible; noise is found and removed", "auto", 4),
         _em("fast", 4, _INFRARED, "the same, one network evaluation for each noisy source", "auto", 1),
         _em("medical", 2, _MEDICAL, "for CT, PET or SPECT with MRI; noise is removed when asked", None),
+        _em("stack", 1, _STACK, "exposures or focus stacks of one camera, two or more", "auto", 4, chroma="all"),
         Preset(
             "paper",
             version=1,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ddfm._checks import check_range
+from ddfm._provenance import later
 from ddfm.filters import blur, guided_filter
 from ddfm.levels import WHITE, Overall
 from ddfm.operators import grad
@@ -32,11 +33,12 @@ def normalise(saliency: Tensor) -> Tensor:
 class LocalSaliency:
     """Scale maps by what stands out from a source's ordinary level, and by its detail.
 
-    With e = s - level, saliency = blur(max(e, 0) + dark max(-e, 0), window) + detail blur(|s - blur(s, 2)|, 5), sigmas
-    in pixels; its share of the sources' sum, to the power ``power``, is smoothed by a guided filter with all sources as
-    guides, so that a map ends where the thing ends that it is about; ``floor`` is left to every source.
+    With e = s - level, saliency = blur(bright max(e, 0) + dark max(-e, 0), window) + detail blur(|s - blur(s, 2)|, 5),
+    sigmas in pixels; its share of the sources' sum, to the power ``power``, is smoothed by a guided filter with all
+    sources as guides, so that a map ends where the thing ends that it is about; ``floor`` is left to every source.
 
-    ``dark`` < 1: what is darker than usual says less than what is brighter. ``radius``, ``edge``: of the guided filter,
+    ``dark`` < 1: what is darker than usual says less than what is brighter; ``bright`` = ``dark`` = 0: detail alone
+    decides, as for exposures and focus stacks. ``radius``, ``edge``: of the guided filter,
     pixels and the step on [0, 1] that counts as an edge; radius 0: none. ``glare``: a source other than the last is
     believed the less where it is white the more of it is white, and not at all from this share of its pixels on: a
     road in the sun saturates thermal cameras, a few hot people do not; 0: never.
@@ -50,9 +52,10 @@ class LocalSaliency:
     edge: float = 0.05
     glare: float = 0.2
     floor: float = 1e-3
+    bright: float = later(1.0)
 
     def __post_init__(self) -> None:
-        for name in ("window", "dark", "detail", "power", "radius"):
+        for name in ("window", "bright", "dark", "detail", "power", "radius"):
             check_range(name, getattr(self, name), 0, 1e4)
         check_range("glare", self.glare, 0, 1)
         for name in ("edge", "floor"):
@@ -66,7 +69,7 @@ class LocalSaliency:
     def __call__(self, sources: Tensor, overall: Overall) -> Tensor:
         """sources (B, K, H, W) in [-1, 1], what the whole image says -> a (B, K, H, W), sum over K is K."""
         above = sources - overall.level
-        saliency = blur(above.clamp(min=0) + self.dark * (-above).clamp(min=0), self.window)
+        saliency = blur(self.bright * above.clamp(min=0) + self.dark * (-above).clamp(min=0), self.window)
         if self.detail:
             saliency = saliency + self.detail * blur((sources - blur(sources, _FINE)).abs(), _NEARBY)
         if self.glare:

@@ -152,7 +152,9 @@ class SceneFuser:
             self._settle([lumas])
         luma = self._sample(lumas)
         ends = self._follow_ends(luma)
-        return put_color(stretch_to(luma, ends), [color.Plane(image.data) for image in images])
+        assert self._preset
+        planes = [color.Plane(image.data) for image in images]
+        return put_color(stretch_to(luma, ends), planes, self._preset.chroma)
 
     def _open(self, sources: Sequence[Source]) -> list[Image]:
         images = [open_source(s, f"source {n}") for n, s in enumerate(sources, 1)]

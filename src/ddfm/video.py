@@ -50,7 +50,7 @@ class ClipConfig:
     tolerance: seconds that a partner may be away; None: 0.6 of the longer frame period. crf, lossless: see
     ``ddfm.io.video_writer.Encoding``. keep_partial: what was fused until an error or a stop stays, as
     ``partial_path(output)``, and sources that break off are taken as far as they go. memory: see ``SceneFuser``.
-    steady: follow the gain of the sources but the last; not with settings for scans.
+    steady: follow the gain of the sources but the last; not with settings for scans or stacks.
     """
 
     fps: Fraction | None = None
@@ -207,7 +207,9 @@ class Follower:
         """
         while self._now and self._next and self._away(self._next, moment) < self._away(self._now, moment):
             self._now, self._next, self._served = self._next, next(self._frames, None), False
-        if self._now is None or self._away(self._now, moment) > self.tolerance and not self._lasts(self._now, moment):
+        if self._now is None:
+            return None
+        if self._away(self._now, moment) > self.tolerance and not self._lasts(self._now, moment):
             return None
         self.used, self.again = self.used + (not self._served), self.again + self._served
         self._served = True
@@ -244,7 +246,8 @@ class _Work:
         self.lead = clips[-1]
         self.followers = [Follower(c, clip.offset, self._tolerance(c)) for c in clips[:-1]]
         self.scene = SceneFuser(fuser, clip.memory)
-        steady = clip.steady and fuser.preset.name not in MEDICAL.values()
+        preset = fuser.preset
+        steady = clip.steady and preset.name not in MEDICAL.values() and preset.chroma == "last"
         self.gains = [GainFollower() if steady else None for _ in clips[:-1]]
         self.cut = CutDetector()
         self.cuts: list[float] = []
@@ -277,7 +280,7 @@ class _Work:
         self, first: Moment, moments: Iterator[Moment], output: Path, encoding: Encoding, overwrite: bool
     ) -> dict[str, Any]:
         """Fuse and write all moments; what was done, for the report."""
-        colored = color_source(self.clips, first.images)
+        colored = color_sources(self.clips, first.images, self.fuser.preset.chroma)
         lead = self.lead.info
         start = first.time - (self.alone[0] if self.alone else first.time)  # 0 unless the beginning was left out
         source = next((c.info for c in reversed(self.clips) if c.info.audio), None)
@@ -291,7 +294,7 @@ class _Work:
                 size=lead.size,
                 rate=lead.rate,
                 time_base=lead.time_base,
-                color=colored is not None,
+                color=bool(colored),
                 pixel_aspect=lead.pixel_aspect,
                 encoding=encoding,
                 audio=audio,
@@ -314,9 +317,9 @@ class _Work:
     def _offset(self, info: ClipInfo) -> Fraction:
         return Fraction(0) if info is self.lead.info else self.clip.offset
 
-    def fuse(self, moment: Moment, colored: int | None) -> np.ndarray:
+    def fuse(self, moment: Moment, colored: frozenset[int]) -> np.ndarray:
         """One fused picture, float32 (H, W) or (H, W, 3)."""
-        images = [image if k == colored else as_grey(image) for k, image in enumerate(moment.images)]
+        images = [image if k in colored else as_grey(image) for k, image in enumerate(moment.images)]
         if self.cut(*(image.data for image in images)):
             self.cuts.append(round(float(moment.time), 3))
             self.scene.reset()
@@ -325,7 +328,7 @@ class _Work:
                     gain.reset()
         passed = float(moment.time - self.times[-1]) if self.times else 0.0
         for k, gain in enumerate(self.gains):
-            if gain and k != colored:
+            if gain and k not in colored:
                 images[k] = dataclasses.replace(images[k], data=gain(images[k].data, passed))
         self.times = [*self.times[:1], moment.time]
         return self.scene.fuse(*images)
@@ -375,15 +378,16 @@ class _Work:
                 yield f"{follower.clip.info.path}: {unused} frames are the nearest of none and are left out"
 
 
-def color_source(clips: Sequence[Clip], images: Sequence[Image]) -> int | None:
-    """Which source gives the colour: the last that shows any, or the last that is stored with colour; None: grey.
+def color_sources(clips: Sequence[Clip], images: Sequence[Image], chroma: str) -> frozenset[int]:
+    """Which sources give the colour: all that are stored with colour, or the last that shows any, or that is so stored.
 
-    One for the whole clip: a frame that happens to be black must not change it.
+    Chosen once for the whole clip: a frame that happens to be black must not change it.
     """
     stored = [k for k, c in enumerate(clips) if c.info.is_color]
+    if chroma == "all":
+        return frozenset(stored)
     showing = [k for k in stored if _shows_color(images[k])]
-    found = showing or stored
-    return found[-1] if found else None
+    return frozenset((showing or stored)[-1:])
 
 
 def _shows_color(image: Image) -> bool:

@@ -57,8 +57,15 @@ def _row(values: list[float]) -> dict[str, float]:
 
 def read_rows(path: Path) -> dict[str, dict[str, dict[str, float]]]:
     """data set -> method -> metric -> value, of a JSON file {"rows": ...}. Raises DDFMError naming the file."""
+    expected = '{"rows": {data set: {method: {metric: number}}}}'
     try:
-        rows: Mapping[str, Any] = json.loads(path.read_text("utf-8"))["rows"]
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise problem("--rows", f"{path}, which is no text", f"a JSON file, {expected}") from None
+    except OSError as error:
+        raise problem("--rows", f"{path} ({error.strerror})", "a file that can be read", "Check the path.") from error
+    try:
+        rows: Mapping[str, Any] = json.loads(text)["rows"]
         return {
             dataset: {
                 method: {metric: float(v) for metric, v in values.items() if metric in METRICS}
@@ -66,6 +73,7 @@ def read_rows(path: Path) -> dict[str, dict[str, dict[str, float]]]:
             }
             for dataset, methods in rows.items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        expected = '{"rows": {data set: {method: {metric: number}}}}'
-        raise problem(str(path), f"{type(error).__name__}: {error}", expected) from error
+    except json.JSONDecodeError as error:
+        raise problem("--rows", f"{path}, which is no JSON: {error}", expected) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise problem("--rows", f"{path}: {type(error).__name__}: {error}", expected) from error

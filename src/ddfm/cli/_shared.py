@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Device", "Overwrite", "PresetOption", "PriorOption", "Seed", "Steps", "console", "progress_bar", "say"]
 
-PresetOption = Annotated[str, typer.Option("--preset", help="balanced, fast, medical, paper or released.")]
+PresetOption = Annotated[str, typer.Option("--preset", help="balanced, fast, medical, stack, paper or released.")]
 PriorOption = Annotated[str, typer.Option("--prior", help="'bundled', adm-imagenet-256, a prior's folder or a hub id.")]
 Steps = Annotated[int | None, typer.Option("--steps", min=0, help="Network evaluations.  [default: the preset's]")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the noise; the pair's content is added to it.")]

@@ -1,4 +1,4 @@
-"""``ddfm fuse``: two files or two folders."""
+"""``ddfm fuse``: files of one scene, folders, a manifest, or clips."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ddfm.cli import video
+from ddfm.cli._folders import Columns, Name, Patterns, Recursive, SkipUnmatched, Suffix
+from ddfm.cli._outcomes import summary
 from ddfm.cli._shared import Device, Overwrite, PresetOption, PriorOption, Seed, Steps, progress_bar, say
 
 if TYPE_CHECKING:
@@ -18,10 +20,15 @@ __all__ = ["fuse"]
 
 Sources = Annotated[
     list[Path],
-    typer.Argument(help="IR VIS: two files, or two folders paired by file stem.", show_default=False),
+    typer.Argument(
+        metavar="SOURCE",
+        help="IR VIS, or more: files of one scene; folders, paired by stem; one folder with --pattern; a CSV manifest; "
+        "videos.",
+        show_default=False,
+    ),
 ]
 Output = Annotated[
-    Path, typer.Option("--output", "-o", help="File to write, or folder for folders.", show_default=False)
+    Path, typer.Option("--output", "-o", help="File to write; for many scenes the folder.", show_default=False)
 ]
 Dtype = Annotated[
     str | None,
@@ -47,10 +54,6 @@ NoiseStd = Annotated[
         help="Noise of the sources on [0, 1]: 0.06, or 0.06,0.02 for each, or auto to estimate it.  [default: none]",
     ),
 ]
-Suffix = Annotated[str, typer.Option("--suffix", help="Format of the results of a folder run.")]
-SkipUnmatched = Annotated[
-    bool, typer.Option("--skip-unmatched", help="Leave out files without a partner in the other folder.")
-]
 Report = Annotated[
     Path | None, typer.Option("--report", help="Append one JSON line for each pair, or clip, to this file.")
 ]
@@ -70,9 +73,13 @@ def fuse(
     tile: Tile = None,
     compile: Compile = False,
     noise_std: NoiseStd = None,
+    pattern: Patterns = None,
+    recursive: Recursive = False,
+    columns: Columns = None,
+    skip_unmatched: SkipUnmatched = False,
+    name: Name = "{stem}",
     suffix: Suffix = ".png",
     overwrite: Overwrite = False,
-    skip_unmatched: SkipUnmatched = False,
     report: Report = None,
     fps: video.Fps = None,
     offset: video.Offset = None,
@@ -81,31 +88,62 @@ def fuse(
     lossless: video.Lossless = False,
     keep_partial: video.KeepPartial = False,
 ) -> None:
-    """Fuse two pictures of one scene, the infrared (or PET, SPECT, CT) first; or two folders of them; or two videos.
+    """Fuse two or more pictures of one scene, the infrared (or PET, SPECT, CT) first; or whole folders of them.
 
     Colour is kept. A folder run that was stopped goes on where it stopped when the command is given again. Videos, and
-    folders of frames with a video as the output, become one clip.
+    folders of frames where the output is a video, become one clip.
     """
     from ddfm import engine
     from ddfm.fusion import FuseConfig
 
-    config = FuseConfig(preset, prior, steps, seed, device, dtype, tone, bit_depth, tile, compile, noise_std)
+    config = FuseConfig(
+        preset=preset,
+        prior=prior,
+        steps=steps,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        tone=tone,
+        bit_depth=bit_depth,
+        tile=tile,
+        compile=compile,
+        noise_std=noise_std,
+    )
     clip = video.clip_config(fps, offset, tolerance, crf, lossless, keep_partial)
+    columns_given = [column.strip() for column in columns.split(",")] if columns else []
     if video.is_clip(sources, output):
-        video.check_folder_options(suffix, skip_unmatched)
+        video.check_folder_options(pattern, recursive, columns, skip_unmatched, name, suffix)
         raise typer.Exit(video.run(sources, output, config, clip, overwrite, report))
     video.check_clip_options(clip)
-    jobs = engine.plan(sources, output, skip_unmatched=skip_unmatched, suffix=suffix)
-    folder = output if sources[0].is_dir() else None
-    config.check_count(len(sources))
+    jobs = engine.plan(
+        sources,
+        output,
+        recursive=recursive,
+        patterns=pattern or (),
+        columns=columns_given,
+        skip_unmatched=skip_unmatched,
+        name=name,
+        suffix=suffix,
+        preset=preset.partition("@")[0],
+    )
+    folder = None if engine.kind_of(sources) == "files" else output
+    _check(jobs, config, folder, overwrite, report)
     _hint(jobs[0], preset)
-    config.check_format(jobs[0].output.suffix)
+    raise typer.Exit(_run(jobs, config, folder, overwrite, report))
+
+
+def _check(jobs: list[Job], config: FuseConfig, folder: Path | None, overwrite: bool, report: Path | None) -> None:
+    """Refuse what can be known to fail before the prior is loaded. Raises DDFMError."""
+    from ddfm import engine
+
+    config.check_count(len(jobs[0].sources))
+    for suffix in sorted({job.output.suffix for job in jobs}):
+        config.check_format(suffix)
     engine.check_writable(jobs)
     if not folder:
         engine.check_free(jobs[0].output, overwrite)
     if report:
         engine.check_report(report, folder)
-    raise typer.Exit(_run(jobs, config, folder, overwrite, report))
 
 
 def _hint(job: Job, preset: str) -> None:
@@ -144,23 +182,4 @@ def _run(jobs: list[Job], config: FuseConfig, folder: Path | None, overwrite: bo
                 "yellow",
             )
             return 130
-    return _summary(outcomes, single=folder is None)
-
-
-def _summary(outcomes: list[Outcome], *, single: bool) -> int:
-    """Print results and failures; 0, 1 (some of a folder failed) or 2 (the one pair failed)."""
-    failed = [o for o in outcomes if o.status == "failed"]
-    for outcome in outcomes:
-        for note in outcome.record.get("warnings", []) if outcome.status == "fused" else []:
-            say(f"warning: {note}", "yellow")
-    for outcome in failed:
-        say(f"error: {'' if single else outcome.job.output.name + ': '}{outcome.record['error']}", "red")
-    if single:
-        if not failed:
-            record = outcomes[0].record
-            typer.echo(f"{outcomes[0].job.output}  ({record['seconds']} s, {record['preset']})")
-        return 2 if failed else 0
-    fused = sum(o.status == "fused" for o in outcomes)
-    kept = sum(o.status == "kept" for o in outcomes)
-    typer.echo(f"{fused} fused, {kept} kept from an earlier run, {len(failed)} failed")
-    return 1 if failed else 0
+    return summary(outcomes, folder)

@@ -33,7 +33,7 @@ def prior_list() -> None:
 
 @prior_app.command("info")
 def prior_info_command(
-    name: Annotated[str, typer.Argument(help="'bundled' or a prior's folder.")] = "bundled",
+    name: Annotated[str, typer.Argument(help="'bundled', adm-imagenet-256, a prior's folder or a hub id.")] = "bundled",
 ) -> None:
     """Describe a prior: network, size, checksum, licence of its weights."""
     from ddfm.priors import prior_info

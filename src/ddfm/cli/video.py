@@ -92,13 +92,23 @@ def check_clip_options(clip: ClipConfig) -> None:
         raise problem(", ".join(given), "pictures as sources", "clips", remedy)
 
 
-def check_folder_options(suffix: str, skip_unmatched: bool) -> None:
+def check_folder_options(
+    pattern: Sequence[str] | None, recursive: bool, columns: str | None, skip_unmatched: bool, name: str, suffix: str
+) -> None:
     """Refuse options of a folder run where a clip is fused. Raises DDFMError."""
     from ddfm._checks import problem
 
-    if suffix != ".png" or skip_unmatched:
-        given = "--skip-unmatched" if skip_unmatched else "--suffix"
-        raise problem(given, "a clip", "folders of pictures", "A clip's format is that of --output.")
+    options = {
+        "--pattern": bool(pattern),
+        "--recursive": recursive,
+        "--columns": bool(columns),
+        "--skip-unmatched": skip_unmatched,
+        "--name": name != "{stem}",
+        "--suffix": suffix != ".png",
+    }
+    if given := [option for option, is_given in options.items() if is_given]:
+        remedy = "A clip is one file, --output names it; frames are paired by time."
+        raise problem(", ".join(given), "a clip", "folders of pictures", remedy)
 
 
 def _number(argument: str, text: str | None) -> Fraction | None:
