@@ -279,7 +279,8 @@ class VideoClip:
 
     def _describe(self, container: Any, stream: Any, scan: _Scan, frame: Any) -> ClipInfo:
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-        turn = _orientation(frame)
+        # of the first frame for all: asking PyAV ties a frame to itself, and such frames pile up in memory
+        turn = self._turn = _orientation(frame)
         height, width = (frame.width, frame.height) if turn[0] else (frame.height, frame.width)
         aspect = stream.sample_aspect_ratio or Fraction(1)
         audio = container.streams.audio
@@ -337,7 +338,7 @@ class VideoClip:
         import numpy as np
 
         array, scale = _samples(frame)
-        swapped, rows, columns = _orientation(frame)
+        swapped, rows, columns = self._turn
         array = array.swapaxes(0, 1) if swapped else array
         array = array[:: -1 if rows else 1, :: -1 if columns else 1]
         _check_frame_size(f"{self.path} at {float(time):.3f} s", array.shape[:2], self.info.size)
