@@ -36,12 +36,14 @@ from ddfm.bench.run import Plan
 from ddfm.bench.standing import RANKED, mean_ranks
 from ddfm.fusion import FuseConfig
 from ddfm.metrics.table import METRICS
+from ddfm.noisy import with_noise
 from ddfm.presets import PRESETS, Preset, get_preset
 from ddfm.tables import digits
 
 RUNGS = (100, 50, 20, 10, 5, 3, 2, 1)
 SAMPLERS = ("ddim", "dpm++", "unipc")
 STARTS = (1, 10, 50, 100, 200, 300, 500)
+STARTED = 2  # network evaluations of each of them, or as many as fit
 BASELINES = ("average", "maximum", "laplacian")
 PANELS = ("mean rank", "minVIF", "SCD", "Qabf")
 Rows = dict[str, dict[str, Any]]
@@ -58,9 +60,9 @@ def ladder(preset: Preset, rungs: Sequence[int], samplers: Sequence[str], starts
             yield dataclasses.replace(warm, name=f"{sampler} {count} warm (from {warm.start})")
             yield dataclasses.replace(warm, start=None, warm_sweeps=0, name=f"{sampler} {count} noise")
     for start in starts:
-        count = min(preset.steps, start + 1)
+        count = min(STARTED, start + 1)
         name = f"start {start}, {count} step{'s' * (count > 1)}"
-        yield dataclasses.replace(preset, sampler="ddim", steps=count, start=start, name=name)
+        yield dataclasses.replace(preset.with_steps(count), sampler="ddim", start=start, name=name)
 
 
 def distinct(presets: Iterator[Preset]) -> Iterator[Preset]:
@@ -75,13 +77,13 @@ def distinct(presets: Iterator[Preset]) -> Iterator[Preset]:
 
 def beside(preset: Preset) -> list[str]:
     """Names of what is shown beside a ladder: baselines, EM alone, and every preset with the same likelihood."""
-    alone = "em-only" if preset == get_preset("balanced") else f"em-only:{preset.name}"
+    alone = "em-only" if preset.name == "balanced" else f"em-only:{preset.name}"
     return [*BASELINES, alone, *(p.name for p in PRESETS.values() if p.likelihood == preset.likelihood)]
 
 
 def methods_of(options: argparse.Namespace, config: FuseConfig) -> tuple[list[Method], dict[str, Preset]]:
     """Baselines and configurations; the second by name."""
-    preset = get_preset(options.preset)
+    preset = with_noise(get_preset(options.preset), 0)  # evaluations of the fused image, none of the sources
     if preset.start is None:
         warm = ", ".join(p.name for p in PRESETS.values() if p.start is not None)
         raise problem("--preset", preset.name, f"one with a warm start: {warm}")

@@ -3,7 +3,7 @@
 The pair is a rendered street, laid side by side and mirrored until it is large enough: content everywhere. The visible
 one is grey, or RGB with ``--color``. The peak is the process's resident memory, as the system counts it.
 
-    python benchmarks/large.py [--side 10000] [--preset fast] [--color] [--output FILE]
+    python benchmarks/large.py [--side 10000] [--preset fast] [--steps 1] [--color] [--output FILE]
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ def picture(data: np.ndarray, side: int) -> np.ndarray:
     return np.tile(block, repeats)[:side, :side]
 
 
-def run(side: int, preset: str, color: bool, folder: Path) -> dict[str, object]:
+def run(side: int, preset: str, steps: int, color: bool, folder: Path) -> dict[str, object]:
     scene = samples.street((480, 640), 0)
     visible = scene.visible if color else scene.visible @ np.array([0.299, 0.587, 0.114], np.float32)
     for name, data in (("ir", scene.infrared), ("vis", visible)):
         tifffile.imwrite(folder / f"{name}.tif", picture(np.asarray(data, np.float32), side), compression="zlib")
-    words = ["fuse", "ir.tif", "vis.tif", "-o", "out.tif", "--preset", preset, "--report", "r.jsonl"]
+    words = ["fuse", "ir.tif", "vis.tif", "-o", "out.tif", "--preset", preset, "--steps", str(steps)]
+    words += ["--report", "r.jsonl"]
     begun = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "ddfm", *words], cwd=folder, stderr=subprocess.PIPE, check=False)
     if done.returncode:
@@ -49,6 +50,7 @@ def run(side: int, preset: str, color: bool, folder: Path) -> dict[str, object]:
         "side": side,
         "megapixels": side**2 / 1e6,
         "preset": preset,
+        "steps": steps,
         "color": color,
         "peak_bytes": peak,
         "bytes_per_pixel": peak / side**2,
@@ -61,11 +63,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=10_000)
     parser.add_argument("--preset", default="fast")
+    parser.add_argument("--steps", type=int, default=1, help="network evaluations on the fused image")
     parser.add_argument("--color", action="store_true", help="a visible picture in colour")
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/large.json, or large_color.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        result = run(options.side, options.preset, options.color, Path(folder))
+        result = run(options.side, options.preset, options.steps, options.color, Path(folder))
     print(result)
     output = options.output or RESULTS / ("large_color.json" if options.color else "large.json")
     write_json(output, {"provenance": provenance(), **result})

@@ -276,7 +276,7 @@ def test_a_plane_gives_back_the_images_floats_exactly(make, kind):
 def test_chroma_some_rows_at_a_time_is_chroma():
     luma, image = torch.rand(1, 1, 50, 17), open_source(rgb(1, (50, 17)), "source")
     whole = color.merge(luma, color.split(as_batch(image))[1])[0].permute(1, 2, 0).numpy()
-    assert np.array_equal(color.put_chroma(luma, to_plane(image), rows=7), whole)
+    assert np.array_equal(color.put_chroma(luma, [to_plane(image)], rows=7), whole)
 
 
 # ---- compilation ------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ FLOORS = [
         "metrics",
         "tables",
         "samples",
+        "phantoms",
         "_render",
         "stacks",
         "moving",
@@ -46,6 +47,7 @@ FLOORS = [
         "fusion",
         "sequence",
         "video",
+        "volumes",
         "training",
         "planning",
         "engine",
@@ -70,6 +72,9 @@ HEAVY = (
     "psutil",
     "requests",
     "torchmetrics",
+    "nibabel",
+    "pydicom",
+    "SimpleITK",
 )
 
 

@@ -1,4 +1,4 @@
-"""``ddfm demo``: the project's own samples, rendered, fused and laid side by side."""
+"""``ddfm demo``: the project's own samples, rendered, fused and laid side by side; ``ddfm data phantom``: volumes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +14,17 @@ from ddfm import moving, samples, stacks
 from ddfm._checks import problem
 from ddfm.fusion import FuseConfig, Fuser
 from ddfm.io import encode_image, from_array, write_bytes
+from ddfm.io.dicom import pydicom_or_error
+from ddfm.io.medical import Origin, writing_volume
+from ddfm.io.nifti import encode_nifti
 from ddfm.io.video import open_clips
 from ddfm.io.video_writer import ClipWriter, Encoding
+from ddfm.io.volume import ArrayVolume, Geometry
+from ddfm.phantoms import PhantomVolume, phantom_volume
 from ddfm.presets import MEDICAL
 from ddfm.video import fuse_videos
 
-__all__ = ["SCENES", "make_clip", "make_demo", "side_by_side"]
+__all__ = ["SCENES", "make_clip", "make_demo", "make_phantom", "side_by_side"]
 
 #: What is rendered, by file stem.
 SCENES: dict[str, Callable[[], samples.Sample]] = {
@@ -142,3 +148,69 @@ def side_by_side(pictures: Sequence[np.ndarray], labels: Sequence[str], gap: int
         draw.text((left + 4, 5), label, fill="black", font_size=14)
         left += picture.shape[1] + gap
     return np.asarray(sheet)
+
+
+#: Hounsfield units of black and white in the phantom's CT (a brain window), and of the air around it.
+HOUNSFIELD = (0.0, 80.0, -1000.0)
+
+
+def make_phantom(
+    folder: Path, modality: str = "ct", slices: int = 24, size: int = 128, seed: int = 0, *, overwrite: bool = False
+) -> list[Path]:
+    """Write a rendered head as NIfTI files and as DICOM series: the modality's and the MRI's; return the four paths.
+
+    CT is in Hounsfield units, MRI in units of its own, PET and SPECT in pseudo-colour. Raises DDFMError.
+    """
+    volume = phantom_volume((slices, size, size), seed, modality)
+    _make(folder)
+    common: dict[str, Any] = {"PatientID": "PHANTOM", "PatientName": "PHANTOM^RENDERED"}
+    for tag in ("FrameOfReferenceUID", "StudyInstanceUID"):
+        common[tag] = pydicom_or_error().uid.generate_uid(None)
+    written = []
+    for name, values in ((modality, _samples(volume, modality)), ("mri", _whole(1000 * volume.mri))):
+        array = ArrayVolume(values, _geometry(volume), name)
+        written.append(folder / f"{name}.nii.gz")
+        write_bytes(written[-1], encode_nifti(array, packed=True), overwrite=overwrite)
+        written.append(folder / name)
+        _write_series(written[-1], array, common | {"Modality": _MODALITIES[name]}, overwrite)
+    return written
+
+
+_MODALITIES = {"ct": "CT", "mri": "MR", "pet": "PT", "spect": "NM"}
+
+
+def _samples(volume: PhantomVolume, modality: str) -> np.ndarray:
+    """CT as int16 Hounsfield units (K, H, W), or pseudo-colour in [0, 1] (K, H, W, 3)."""
+    if modality != "ct":
+        return np.rint(volume.functional * 255).astype(np.float32) / 255
+    low, high, air = HOUNSFIELD
+    return _whole(np.where(volume.clean_functional > 0, low + volume.functional * (high - low), air))
+
+
+def _whole(values: np.ndarray) -> np.ndarray:
+    return np.rint(values).astype(np.int16)
+
+
+def _geometry(volume: PhantomVolume) -> Geometry:
+    """Axial slices upwards, as a radiologist sees them: the patient's left at the right of the picture."""
+    down, rows, columns = volume.spacing
+    slices, height, width = volume.mri.shape
+    affine = np.diag([-columns, -rows, down, 1.0])
+    affine[:3, 3] = columns * (width - 1) / 2, rows * (height - 1) / 2, 0
+    return Geometry((width, height, slices), affine)
+
+
+def _write_series(folder: Path, array: ArrayVolume, tags: dict[str, Any], overwrite: bool) -> None:
+    """As 16-bit samples with a rescale slope and intercept that give the values back, or as RGB."""
+    low, span, depth = 0.0, 1.0, 8
+    if not array.is_color:  # whole units: one step of a sample is one
+        low, span, depth = float(array.samples.min()), 65535.0, 16
+        tags = tags | {"RescaleSlope": 1, "RescaleIntercept": low, "RescaleType": "HU" if low < 0 else "US"}
+        ends = HOUNSFIELD[:2] if low < 0 else (0, 1000)
+        tags |= {"WindowCenter": sum(ends) / 2, "WindowWidth": ends[1] - ends[0], "VOILUTFunction": "LINEAR_EXACT"}
+    origin = Origin([array], "rendered by ddfm", "RENDERED PHANTOM", tags=tags)
+    with writing_volume(
+        folder, array, color=array.is_color, bit_depth=depth, overwrite=overwrite, origin=origin
+    ) as write:
+        for k in range(array.geometry.shape[2]):
+            write((array.slice(k) - low) / span)

@@ -167,7 +167,7 @@ class Fuser:
             self.pipeline = pipeline.to(check_device(self.config.device))
         self.pipeline.set_progress_bar_config(disable=True)
         if self.config.noise_std is None and pipeline.config.color != "luma":  # such a prior removes no noise
-            self.preset = with_noise(self.preset, 0)
+            self.preset = self._without_noise()
         pipeline.check_tile(self.config.tile or None)
         if self.preset.noise_std is not None:
             pipeline.check_cleans()
@@ -246,7 +246,12 @@ class Fuser:
     @property
     def _plain(self) -> Preset:
         """The preset for pictures too large to be asked about noise, unless the user speaks of it."""
-        return self.preset if self.config.noise_std is not None else with_noise(self.preset, 0)
+        return self.preset if self.config.noise_std is not None else self._without_noise()
+
+    def _without_noise(self) -> Preset:
+        """The preset where no noise is looked for; ``steps`` then counts evaluations on the fused image."""
+        preset = with_noise(self.preset, 0)
+        return preset if self.config.steps is None else preset.with_steps(self.config.steps)
 
     def _in_strips(self, height: int, width: int) -> bool:
         return height * width > STRIP_PIXELS and can_fuse(self._plain, self.pipeline)
@@ -308,8 +313,8 @@ class Fuser:
     def settle(self, lumas: list[Tensor]) -> tuple[Preset, tuple[float, ...]]:
         """The preset for these sources, and their noise on [0, 1]; () where no noise was asked about."""
         preset, noise = settled(self.preset, lumas)
-        if noise and not any(noise) and self.config.steps is not None:  # "auto" found none: as without the option
-            preset = preset.with_steps(self.config.steps)
+        if noise and not any(noise):  # "auto" found none: as without the option
+            preset = self._without_noise()
         return preset, noise
 
     def sample(

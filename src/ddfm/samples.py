@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from ddfm._render import Array, Canvas, Lamp, Noise, Surface, fade, rgb
 
 __all__ = ["NOISE", "Sample", "phantom", "street"]
 
+Texture: TypeAlias = Callable[..., Array]  # (x, y, octaves) -> [0, 1]
+SPREAD = {"pet": 2.8, "spect": 4.5}  # standard deviation of what the scanner blurs, in pixels of a slice of 256
 NOISE = {"infrared": 0.010, "visible": 0.010, "mri": 0.012, "ct": 0.012, "pet": 0.02, "spect": 0.03}
 LEFT, RIGHT, END = -6.5, 6.0, 46.0  # walls and end of the street, metres
 SHOP = (10.3, 15.6)  # the lit shop on the right wall, metres from the camera
@@ -249,20 +252,11 @@ def phantom(size: tuple[int, int] = (256, 256), seed: int = 0, modality: str = "
     noise = Noise(rng)
     rows, columns = (((np.arange(2 * n, dtype=np.float32) + 0.5) / n - 1) for n in (height, width))
     x, y = np.broadcast_arrays(columns[None], -rows[:, None])  # x right, y up, each in [-1, 1]
-    tissue = _anatomy(x, y, noise, rng)
-    scale = min(height, width) / 256
+    tissue = anatomy(x, y, noise, rng)
     head = draw.shrink(tissue["head"]) > 0
-    structural = draw.blur(draw.shrink(_mri(tissue, noise, x, y)), 0.5 * scale) * head
-    if modality == "ct":
-        clean = draw.blur(draw.shrink(_ct(tissue, noise, x, y)), 0.8 * scale) * head
-        other = draw.add_noise(clean, NOISE["ct"], rng) * head
-    else:
-        spread = {"pet": 2.8, "spect": 4.5}[modality] * scale
-        uptake = draw.blur(draw.shrink(_uptake(tissue, noise, x, y)), spread) * head
-        grains = draw.blur(rng.standard_normal(uptake.shape, dtype=np.float32), spread / 2)
-        grains *= NOISE[modality] / float(grains.std())
-        noisy = np.clip(uptake + grains * np.sqrt(np.maximum(uptake, 0)), 0, 1)
-        clean, other = draw.hot(uptake), draw.hot(noisy)
+    scale = min(height, width) / 256
+    structural, clean = clean_slice(tissue, noise, x, y, modality)
+    clean, other = seen(clean, head, modality, scale, rng)
     inner = draw.blur(draw.shrink(tissue["cortex"] * (1 - tissue["lesion"])), 1.5 * scale) > 0.9
     clean, structural = (np.clip(image, 0, 1).astype(np.float32) for image in (clean, structural))
     return Sample(
@@ -277,8 +271,29 @@ def phantom(size: tuple[int, int] = (256, 256), seed: int = 0, modality: str = "
     )
 
 
-def _anatomy(x: Array, y: Array, noise: Noise, rng: np.random.Generator) -> dict[str, Array]:
-    """Coverage maps in [0, 1] of the tissues, each (2H, 2W); later ones lie within earlier ones."""
+def clean_slice(tissue: dict[str, Array], noise: Texture, x: Array, y: Array, modality: str) -> tuple[Array, Array]:
+    """MRI and CT, or MRI and the uptake of PET or SPECT, both (H, W), without noise and colours; 0 outside the head."""
+    head = draw.shrink(tissue["head"]) > 0
+    scale = min(head.shape) / 256
+    structural = draw.blur(draw.shrink(_mri(tissue, noise, x, y)), 0.5 * scale) * head
+    picture, spread = (_ct, 0.8) if modality == "ct" else (_uptake, SPREAD[modality])
+    return structural, draw.blur(draw.shrink(picture(tissue, noise, x, y)), spread * scale) * head
+
+
+def seen(clean: Array, head: Array, modality: str, scale: float, rng: np.random.Generator) -> tuple[Array, Array]:
+    """CT, or PET or SPECT in pseudo-colour, without and with noise."""
+    if modality == "ct":
+        return clean, draw.add_noise(clean, NOISE["ct"], rng) * head
+    grains = draw.blur(rng.standard_normal(clean.shape, dtype=np.float32), SPREAD[modality] * scale / 2)
+    grains *= NOISE[modality] / float(grains.std())
+    return draw.hot(clean), draw.hot(np.clip(clean + grains * np.sqrt(np.maximum(clean, 0)), 0, 1))
+
+
+def anatomy(x: Array, y: Array, noise: Texture, rng: np.random.Generator, height: float = 0.0) -> dict[str, Array]:
+    """Coverage maps in [0, 1] of the tissues, each (2H, 2W); later ones lie within earlier ones.
+
+    height: above the middle of the lesion, in half sizes of the head.
+    """
     angle = np.arctan2(y / 0.92, x / 0.76)
     lumps = 0.02 * (noise(2.2 * np.cos(angle) + 9, 2.2 * np.sin(angle) + 9, 2) - 0.5)
     radius = np.hypot(x / (0.76 - 0.05 * y), y / 0.92) + lumps  # 1 on the skin, narrower in front
@@ -294,7 +309,9 @@ def _anatomy(x: Array, y: Array, noise: Noise, rng: np.random.Generator) -> dict
     horns, nuclei = _deep(side, y)
     spot = (float(rng.choice([-1, 1])) * rng.uniform(0.30, 0.38), rng.uniform(-0.30, 0.0))
     lesion = (
-        np.hypot(x - spot[0], (y - spot[1]) * 0.85) - rng.uniform(0.075, 0.10) + 0.09 * (noise(x * 7, y * 7, 2) - 0.5)
+        np.hypot(np.hypot(x - spot[0], (y - spot[1]) * 0.85), np.float32(height))
+        - rng.uniform(0.075, 0.10)
+        + 0.09 * (noise(x * 7, y * 7, 2) - 0.5)
     )
     brain = within(0.84)
     return {
@@ -313,7 +330,7 @@ def _anatomy(x: Array, y: Array, noise: Noise, rng: np.random.Generator) -> dict
     }
 
 
-def _folds(x: Array, y: Array, side: Array, depth: Array, noise: Noise) -> Array:
+def _folds(x: Array, y: Array, side: Array, depth: Array, noise: Texture) -> Array:
     """Distance to the nearest sulcus or to the brain's surface: sulci are zero lines of a noise field."""
     field = noise(6.6 * side + np.where(x > 0, np.float32(0), np.float32(0.7)), 6.6 * y, 2) - 0.5
     slope = np.hypot(*np.gradient(field, 2 / x.shape[0], 2 / x.shape[1])) + 0.6
@@ -332,7 +349,7 @@ def _deep(side: Array, y: Array) -> tuple[Array, Array]:
     return np.minimum.reduce([front, middle, back]), np.minimum.reduce([thalamus, putamen, caudate])
 
 
-def _mri(tissue: dict[str, Array], noise: Noise, x: Array, y: Array) -> Array:
+def _mri(tissue: dict[str, Array], noise: Texture, x: Array, y: Array) -> Array:
     """T1-like grey: fat bright, bone and fluid dark, white matter over grey matter."""
     bias = 0.94 + 0.12 * noise(x * 1.5, y * 1.5)
     fine = 0.05 * (noise(x * 40, y * 40, 2) - 0.5)
@@ -351,7 +368,7 @@ def _mri(tissue: dict[str, Array], noise: Noise, x: Array, y: Array) -> Array:
     )
 
 
-def _ct(tissue: dict[str, Array], noise: Noise, x: Array, y: Array) -> Array:
+def _ct(tissue: dict[str, Array], noise: Texture, x: Array, y: Array) -> Array:
     """CT in a brain window: bone near white, brain tissues within a few grey levels."""
     return draw.layers(
         (tissue["skin"], 0.22),
@@ -365,7 +382,7 @@ def _ct(tissue: dict[str, Array], noise: Noise, x: Array, y: Array) -> Array:
     )
 
 
-def _uptake(tissue: dict[str, Array], noise: Noise, x: Array, y: Array) -> Array:
+def _uptake(tissue: dict[str, Array], noise: Texture, x: Array, y: Array) -> Array:
     """Tracer uptake: grey matter twice the white, fluid none, the lesion hottest."""
     regional = 0.85 + 0.3 * noise(x * 3 + 5, y * 3)
     return draw.layers(

@@ -1,4 +1,4 @@
-"""``ddfm data``: where the public data sets come from, and what is wrong with a copy of one."""
+"""``ddfm data``: where the public data sets come from, what is wrong with a copy of one, and rendered volumes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ddfm.cli._shared import progress_bar, say
+from ddfm.cli._shared import Overwrite, Seed, progress_bar, say
 
 __all__ = ["data_app"]
 
@@ -66,3 +66,19 @@ def data_check(
         say(f"note: {note}", "yellow")
     say(f"{len(data.pairs)} pairs, {' + '.join(data.roles)}; {len(findings)} findings")
     raise typer.Exit(1 if findings else 0)
+
+
+@data_app.command("phantom")
+def data_phantom(
+    folder: Annotated[Path, typer.Argument(help="Where to leave the volumes.")] = Path("phantom"),
+    modality: Annotated[str, typer.Option("--modality", help="ct, pet or spect, beside the MRI.")] = "ct",
+    slices: Annotated[int, typer.Option("--slices", min=2, help="How many.")] = 24,
+    size: Annotated[int, typer.Option("--size", min=16, help="Rows and columns of a slice.")] = 128,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Render a head with known truth and write it as NIfTI files and as DICOM series, to try volumes on."""
+    from ddfm.demo import make_phantom
+
+    for path in make_phantom(folder, modality, slices, size, seed, overwrite=overwrite):
+        typer.echo(path)

@@ -1,4 +1,4 @@
-"""``ddfm fuse``: files of one scene, folders, a manifest, or clips."""
+"""``ddfm fuse``: files of one scene, folders, a manifest, clips, or volumes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddfm.cli import video
+from ddfm.cli import video, volumes
 from ddfm.cli._folders import Columns, Name, Patterns, Recursive, SkipUnmatched, Suffix
 from ddfm.cli._outcomes import summary
 from ddfm.cli._shared import Device, Overwrite, PresetOption, PriorOption, Seed, Steps, progress_bar, say
@@ -23,7 +23,7 @@ Sources = Annotated[
     typer.Argument(
         metavar="SOURCE",
         help="IR VIS, or more: files of one scene; folders, paired by stem; one folder with --pattern; a CSV manifest; "
-        "videos.",
+        "videos; volumes (NIfTI, DICOM).",
         show_default=False,
     ),
 ]
@@ -60,6 +60,7 @@ Report = Annotated[
 
 
 def fuse(
+    ctx: typer.Context,
     sources: Sources,
     output: Output,
     preset: PresetOption = "balanced",
@@ -87,11 +88,16 @@ def fuse(
     crf: video.Crf = None,
     lossless: video.Lossless = False,
     keep_partial: video.KeepPartial = False,
+    window: volumes.Window = None,
+    series: volumes.Series = None,
+    resample: volumes.Resample = False,
+    keep_patient: volumes.KeepPatient = False,
 ) -> None:
     """Fuse two or more pictures of one scene, the infrared (or PET, SPECT, CT) first; or whole folders of them.
 
     Colour is kept. A folder run that was stopped goes on where it stopped when the command is given again. Videos, and
-    folders of frames where the output is a video, become one clip.
+    folders of frames where the output is a video, become one clip. NIfTI files, DICOM files and folders with a DICOM
+    series are fused as volumes, slice by slice; the result is not for diagnosis.
     """
     from ddfm import engine
     from ddfm.fusion import FuseConfig
@@ -109,18 +115,21 @@ def fuse(
         compile=compile,
         noise_std=noise_std,
     )
+    given = volumes.typed(ctx)
     clip = video.clip_config(fps, offset, tolerance, crf, lossless, keep_partial)
-    columns_given = [column.strip() for column in columns.split(",")] if columns else []
     if video.is_clip(sources, output):
-        video.check_folder_options(pattern, recursive, columns, skip_unmatched, name, suffix)
+        video.check_other_options(given)
         raise typer.Exit(video.run(sources, output, config, clip, overwrite, report))
     video.check_clip_options(clip)
+    for_volumes = volumes.Options(window, series, resample, keep_patient)
+    if volumes.wanted(sources, for_volumes):
+        raise typer.Exit(volumes.fuse(sources, output, config, for_volumes, given, overwrite=overwrite, report=report))
     jobs = engine.plan(
         sources,
         output,
         recursive=recursive,
         patterns=pattern or (),
-        columns=columns_given,
+        columns=[column.strip() for column in columns.split(",")] if columns else (),
         skip_unmatched=skip_unmatched,
         name=name,
         suffix=suffix,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,7 +25,7 @@ __all__ = [
     "Offset",
     "Tolerance",
     "check_clip_options",
-    "check_folder_options",
+    "check_other_options",
     "clip_config",
     "is_clip",
     "run",
@@ -89,26 +89,18 @@ def check_clip_options(clip: ClipConfig) -> None:
     given = ["--" + name.replace("_", "-") for name, value in settings(clip).items() if value != plain[name]]
     if given:
         remedy = "Folders of frames become one clip where --output ends in .mp4, .mov, .mkv or .webm."
-        raise problem(", ".join(given), "pictures as sources", "clips", remedy)
+        raise problem(", ".join(given), "no clip among the sources", "videos", remedy)
 
 
-def check_folder_options(
-    pattern: Sequence[str] | None, recursive: bool, columns: str | None, skip_unmatched: bool, name: str, suffix: str
-) -> None:
-    """Refuse options of a folder run where a clip is fused. Raises DDFMError."""
+def check_other_options(given: Collection[str]) -> None:
+    """Refuse options for folders of pictures and for volumes; given: parameters that the user typed. Raises DDFMError."""
     from ddfm._checks import problem
 
-    options = {
-        "--pattern": bool(pattern),
-        "--recursive": recursive,
-        "--columns": bool(columns),
-        "--skip-unmatched": skip_unmatched,
-        "--name": name != "{stem}",
-        "--suffix": suffix != ".png",
-    }
-    if given := [option for option, is_given in options.items() if is_given]:
-        remedy = "A clip is one file, --output names it; frames are paired by time."
-        raise problem(", ".join(given), "a clip", "folders of pictures", remedy)
+    others = ["pattern", "recursive", "columns", "skip_unmatched", "name", "suffix"]
+    others += ["window", "series", "resample", "keep_patient"]
+    if found := ["--" + name.replace("_", "-") for name in others if name in given]:
+        remedy = "A clip is one file, --output names it; its frames are paired by time."
+        raise problem(", ".join(found), "a clip", "pictures or volumes", remedy)
 
 
 def _number(argument: str, text: str | None) -> Fraction | None:

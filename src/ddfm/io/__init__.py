@@ -16,10 +16,11 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from ddfm._checks import DDFMError, problem
 from ddfm.io import raster
@@ -41,6 +42,8 @@ __all__ = [
     "read_image",
     "write_bytes",
     "write_image",
+    "writing",
+    "writing_folder",
 ]
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
@@ -241,19 +244,80 @@ def write_bytes(path: str | Path, content: bytes, *, overwrite: bool = False) ->
     Without ``overwrite`` a file that exists stays, also one that appears meanwhile. Whatever stops
     the writing, Ctrl-C too, the temporary file is removed. Raises DDFMError if it cannot be written.
     """
+    with writing(path, overwrite=overwrite) as file, _os_errors(Path(path)):
+        file.write(content)
+
+
+@contextlib.contextmanager
+def writing(path: str | Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
+    """As :func:`write_bytes` for what comes piece by piece: the file that is yielded gets its name on a clean exit."""
     path = Path(path)
     _check_target(path, overwrite)
-    part = path.with_name(f".{path.name[:64]}.{os.getpid()}.{secrets.token_hex(4)}.part")
+    part = _part_of(path)
     try:
         with _os_errors(path):
-            with part.open("xb") as file:
-                file.write(content)
+            file = part.open("xb")
+        try:
+            yield file
+            with _os_errors(path):
                 file.flush()
                 os.fsync(file.fileno())  # else a power cut could leave the name on an empty file
+        finally:
+            with contextlib.suppress(OSError):  # a full disk, which was told before
+                file.close()
+        with _os_errors(path):
             part.replace(path) if overwrite else _publish(part, path)
     finally:
         with contextlib.suppress(OSError):  # gone if it was renamed
             part.unlink()
+
+
+@contextlib.contextmanager
+def writing_folder(path: str | Path, replaces: Callable[[Path], bool]) -> Iterator[Path]:
+    """A temporary folder that becomes ``path`` on a clean exit, and is removed with all that is in it on any other.
+
+    ``replaces``: whether a file in a folder that is there already may go; an empty folder may always be replaced.
+    Raises DDFMError.
+    """
+    path = Path(path)
+    _check_folder(path, replaces)
+    part, old = _part_of(path), _part_of(path)
+    try:
+        with _os_errors(path):
+            part.mkdir()
+        yield part
+        _check_folder(path, replaces)  # what may have come meanwhile
+        with _os_errors(path):
+            _exchange(part, path, old)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _exchange(new: Path, path: Path, old: Path) -> None:
+    """Give ``path`` to the folder ``new``; what was there is called ``old``, and comes back if anything goes wrong."""
+    try:
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f".{path.name[:64]}.{os.getpid()}.{secrets.token_hex(4)}.part")
+
+
+def _check_folder(path: Path, replaces: Callable[[Path], bool]) -> None:
+    with _os_errors(path):
+        if path.is_dir() and not path.is_symlink():
+            kept = sum(not replaces(entry) for entry in path.iterdir())
+            if kept:
+                raise problem(str(path), f"a folder with {kept} files that stay", "a new or empty one", "Name another.")
+        elif os.path.lexists(path):
+            raise _exists(path)
 
 
 def _publish(part: Path, path: Path) -> None:
