@@ -20,7 +20,8 @@ from PIL import Image
 from ddfm import cli, video
 from ddfm._checks import DDFMError
 from ddfm.fusion import FuseConfig, Fuser
-from ddfm.io.video import ClipFrame, open_clips
+from ddfm.io.clip import ClipFrame
+from ddfm.io.video import open_clips
 from ddfm.moving import moving_street, overlap, still
 from ddfm.video import ClipConfig, Follower, Stopped, fuse_videos, partial_path
 

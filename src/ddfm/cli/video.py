@@ -93,7 +93,7 @@ def check_clip_options(clip: ClipConfig) -> None:
 
 
 def check_other_options(given: Collection[str]) -> None:
-    """Refuse options for folders of pictures and for volumes; given: parameters that the user typed. Raises DDFMError."""
+    """Refuse options for folders of pictures and for volumes; ``given``: what the user typed. Raises DDFMError."""
     from ddfm._checks import problem
 
     others = ["pattern", "recursive", "columns", "skip_unmatched", "name", "suffix"]

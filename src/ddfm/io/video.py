@@ -1,4 +1,4 @@
-"""Clips in: frames with their time stamps from a video file or from a folder of pictures, one at a time.
+"""Clips in: frames with their time stamps from video files, one at a time; ``open_clips`` takes folders as well.
 
 A frame's time is exact (a fraction of a second) and counts from the beginning of its clip. PyAV, which brings FFmpeg,
 does the decoding and is imported where it is used. Pictures come upright (the display matrix is applied), as RGB by the
@@ -9,22 +9,22 @@ known before any work.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ddfm._checks import problem
-from ddfm.io import Image, list_images, read_image
+from ddfm.io import Image, list_images
+from ddfm.io.clip import UNSPECIFIED, Clip, ClipFrame, ClipInfo, check_frame_size
+from ddfm.io.frames import FolderClip, places
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Clip", "ClipFrame", "ClipInfo", "import_av", "is_video", "open_clips"]
+__all__ = ["VideoClip", "import_av", "is_video", "open_clips"]
 
 #: Suffixes that people give to video files: where the content says nothing (an empty file), they decide.
 _NAMES: tuple[str, ...] = (
@@ -48,73 +48,6 @@ _STARTS = (
 )
 _BROKEN = Fraction(1, 2)  # seconds: a file that ends so much before the end that it announces breaks off
 HD_LINES = 720  # from here on untagged colour is taken as BT.709, below as BT.601, as players do
-_UNSPECIFIED = 2  # of colour matrix, primaries and transfer (ITU-T H.273)
-
-
-@dataclass(frozen=True)
-class ClipInfo:
-    """What is known of a clip before a frame is decoded.
-
-    size: height and width, upright. rate: frames a second, the average. time_base: the unit of its time stamps, in
-    seconds. frames: how many, counted. end: seconds, end of the last frame. pixel_aspect: width of a pixel over its
-    height. is_color: stored with colour (it may still be grey all over). breaks_off: seconds at which a file ends that
-    announces more. primaries, transfer: of ITU-T H.273, 2 where unspecified. notes: what a user should know.
-    """
-
-    path: Path
-    format: str
-    codec: str
-    size: tuple[int, int]
-    rate: Fraction
-    time_base: Fraction
-    frames: int
-    end: Fraction
-    pixel_aspect: Fraction = Fraction(1)
-    is_color: bool = True
-    bit_depth: int = 8
-    audio: str | None = None
-    breaks_off: Fraction | None = None
-    primaries: int = _UNSPECIFIED
-    transfer: int = _UNSPECIFIED
-    notes: tuple[str, ...] = ()
-
-    def describe(self) -> dict[str, Any]:
-        """Plain values for a report."""
-        return {
-            "path": str(self.path),
-            "format": self.format,
-            "codec": self.codec,
-            "size": list(self.size),
-            "fps": round(float(self.rate), 4),
-            "time_base": str(self.time_base),
-            "frames": self.frames,
-            "seconds": round(float(self.end), 4),
-            "pixel_aspect": str(self.pixel_aspect),
-            "bit_depth": self.bit_depth,
-            "audio": self.audio,
-        }
-
-
-@dataclass(frozen=True, eq=False)
-class ClipFrame:
-    """One frame and its time in seconds from the beginning of the clip."""
-
-    image: Image
-    time: Fraction
-
-
-class Clip(Protocol):
-    """An open clip. ``notes`` grows while it is read: damaged frames are counted there."""
-
-    info: ClipInfo
-
-    def frames(self) -> Iterator[ClipFrame]:
-        """The frames in order of time, one decoded at a time. Raises DDFMError where the size changes."""
-        ...
-
-    def notes(self) -> list[str]:
-        """What a user should know, as far as the clip was read."""
-        ...
 
 
 def import_av() -> Any:
@@ -149,86 +82,8 @@ def open_clips(paths: Sequence[Path], fps: Fraction | None = None) -> list[Clip]
     if folders and fps is None:
         got = f"{next(iter(folders))}, a folder, without a frame rate"
         raise problem("--fps", got, "frames a second", "Give them: --fps 25.")
-    places = dict(zip(folders, _places(list(folders.values())), strict=True))
-    return [FolderClip(p, folders[p], places[p], fps) if fps and p in folders else VideoClip(p) for p in paths]
-
-
-# --- folders of frames ------------------------------------------------------------------------------
-
-
-def _places(folders: Sequence[Sequence[Path]]) -> list[list[int]]:
-    """At which frame of its clip each picture stands, from 0, sorted.
-
-    Numbered names give their numbers, so that a picture that is missing leaves a gap. Folders that share names share
-    their first number; others begin with their own. Names without numbers stand in their order.
-    """
-    names = [[path.stem for path in folder] for folder in folders]
-    shared = len(names) > 1 and bool(set.intersection(*map(set, names)))
-    groups = [[n for folder in names for n in folder]] if shared else names
-    lookups = [_numbering(group) for group in groups]
-    return [[(lookups[0] if shared else lookups[k])[n] for n in folder] for k, folder in enumerate(names)]
-
-
-def _numbering(names: Sequence[str]) -> dict[str, int]:
-    if not names:
-        return {}
-    unique = sorted(set(names), key=_natural)
-    numbers = [int(found[-1]) if (found := re.findall(r"\d+", name)) else None for name in unique]
-    counted = [n for n in numbers if n is not None]
-    in_order = {name: place for place, name in enumerate(unique)}
-    if len(set(counted)) < len(unique):
-        return in_order
-    first, step = min(counted), math.gcd(*(n - min(counted) for n in counted)) or 1
-    places = {name: (n - first) // step for name, n in zip(unique, counted, strict=True)}
-    # mostly empty places: the numbers are times, or something else, but no count
-    return places if max(places.values()) < 2 * len(unique) else in_order
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """frame2 before frame10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-
-class FolderClip:
-    """A folder of pictures as a clip of constant rate."""
-
-    def __init__(self, path: Path, files: Sequence[Path], places: Sequence[int], fps: Fraction) -> None:
-        if not files:
-            raise problem(str(path), "a folder without pictures", "frames", "Check the path.")
-        self._files = sorted(zip(places, files, strict=True))
-        first, (last, _) = read_image(self._files[0][1]), self._files[-1]
-        missing = last - self._files[0][0] + 1 - len(files)
-        self.info = ClipInfo(
-            path,
-            "folder",
-            first.format,
-            first.size,
-            rate=fps,
-            time_base=1 / fps,
-            frames=len(files),
-            end=(last + 1) / fps,
-            is_color=first.is_color,
-            bit_depth=first.bit_depth,
-            notes=(f"{path}: {missing} frames are missing between those that are there",) if missing else (),
-        )
-
-    def frames(self) -> Iterator[ClipFrame]:
-        """See ``Clip``."""
-        for place, file in self._files:
-            image = read_image(file)
-            _check_frame_size(str(file), image.size, self.info.size)
-            yield ClipFrame(image, place * self.info.time_base)
-
-    def notes(self) -> list[str]:
-        """See ``Clip``."""
-        return list(self.info.notes)
-
-
-def _check_frame_size(name: str, size: tuple[int, int], expected: tuple[int, int]) -> None:
-    if size != expected:
-        got = f"{size[1]}x{size[0]} pixels"
-        remedy = "Bring the clip to one size first, or cut it where the size changes."
-        raise problem(name, got, f"{expected[1]}x{expected[0]}, as the frames before", remedy)
+    placed = dict(zip(folders, places(list(folders.values())), strict=True))
+    return [FolderClip(p, folders[p], placed[p], fps) if fps and p in folders else VideoClip(p) for p in paths]
 
 
 # --- video files ------------------------------------------------------------------------------------
@@ -341,7 +196,7 @@ class VideoClip:
         swapped, rows, columns = self._turn
         array = array.swapaxes(0, 1) if swapped else array
         array = array[:: -1 if rows else 1, :: -1 if columns else 1]
-        _check_frame_size(f"{self.path} at {float(time):.3f} s", array.shape[:2], self.info.size)
+        check_frame_size(f"{self.path} at {float(time):.3f} s", array.shape[:2], self.info.size)
         data = np.ascontiguousarray(np.true_divide(array, scale, dtype=np.float32))
         return Image(data, self.info.bit_depth, None, None, "video")
 
@@ -439,7 +294,7 @@ def _samples(frame: Any) -> tuple[np.ndarray, int]:
             array = np.rint(np.clip(wide, 0, 1) * scale).astype(array.dtype)
         return array, scale
     spaces = av_spaces()
-    chosen = None if frame.colorspace != _UNSPECIFIED else spaces[frame.height >= HD_LINES]
+    chosen = None if frame.colorspace != UNSPECIFIED else spaces[frame.height >= HD_LINES]
     return frame.to_ndarray(
         format="rgb48le" if scale > 255 else "rgb24", src_colorspace=chosen, interpolation=fine_scaling()
     ), scale
