@@ -2,8 +2,10 @@
 
 import sys
 import warnings
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,6 +53,39 @@ def tiny_prior(tmp_path_factory):
     scheduler = diffusers.DDPMScheduler(prediction_type="v_prediction")
     DDFMPipeline(unet.eval(), scheduler, "luma", 2).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_clip():
+    """A function that writes a clip with PyAV alone: uint8 or uint16 frames, (H, W) or (H, W, 3), and a tone beside."""
+    av = pytest.importorskip("av")
+
+    def make(path, frames, *, codec="ffv1", pixels=None, fps=25, stamps=None, base=None, options=None, audio=None):
+        """stamps: in units of ``base``; audio: seconds of a tone. The container is the suffix's."""
+        base = base or Fraction(1, 1000)
+        height, width = frames[0].shape[:2]
+        kind = ("gray" if frames[0].dtype == np.uint8 else "gray16le") if frames[0].ndim == 2 else "rgb24"
+        with av.open(str(path), "w") as file:
+            video = file.add_stream(codec, rate=fps, options=options or {})
+            video.width, video.height = width, height
+            video.pix_fmt = pixels or {"gray": "gray", "gray16le": "gray16le", "rgb24": "bgr0"}[kind]
+            video.codec_context.time_base = base
+            sound = file.add_stream("aac", rate=44100, layout="mono") if audio else None
+            for k, data in enumerate(frames):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(data), format=kind)
+                frame.pts = stamps[k] if stamps else round(k / fps / base)
+                frame.time_base = base
+                file.mux(video.encode(frame))
+            file.mux(video.encode(None))
+            if sound:
+                tone = 0.3 * np.sin(0.05 * np.arange(int(44100 * audio), dtype=np.float32))[None]
+                block = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+                block.rate, block.pts = 44100, 0
+                file.mux(sound.encode(block))
+                file.mux(sound.encode(None))
+        return path
+
+    return make
 
 
 @pytest.fixture

@@ -2,14 +2,18 @@
 
 import re
 import shlex
+import shutil
 import sys
+from contextlib import ExitStack
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ddfm import cli, samples
+from ddfm import cli, moving, samples
+from ddfm.io.video_writer import ClipWriter
 from ddfm.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,9 +30,25 @@ def blocks(kind):
     ]
 
 
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    """A folder with ir.mp4 and vis.mp4: six frames of the street in motion."""
+    folder = tmp_path_factory.mktemp("clips")
+    with ExitStack() as stack:
+        common = {"size": (64, 80), "rate": Fraction(25), "time_base": Fraction(1, 25)}
+        infrared, visible = (
+            stack.enter_context(ClipWriter(folder / f"{name}.mp4", color=name == "vis", **common))
+            for name in ("ir", "vis")
+        )
+        for k, frame in enumerate(moving.moving_street((64, 80), 6)):
+            infrared.write(frame.infrared, Fraction(k, 25), Fraction(1, 25))
+            visible.write(frame.visible, Fraction(k, 25), Fraction(1, 25))
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Where the snippets run: ir.png, vis.png, two pairs in folders of every kind, a manifest, photographs."""
+def folder(tmp_path, clips, monkeypatch):
+    """Where the snippets run: ir and vis as .png and .mp4, two pairs in folders of every kind, a manifest, photographs."""
     for name in ("ir", "vis", "photographs"):
         (tmp_path / name).mkdir()
     for seed in (0, 1):
@@ -47,6 +67,8 @@ def folder(tmp_path, monkeypatch):
         (tmp_path / name).symlink_to("ir")
     rows = ["ir/0.png,vis/0.png,first", "ir/1.png,vis/1.png,night/second"]
     (tmp_path / "pairs.csv").write_text("\n".join(["ir,vis,output", *rows]))
+    for clip in clips.iterdir():
+        shutil.copy(clip, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ddfm._runtime.keep_freed_memory", lambda: None)
     return tmp_path

@@ -181,8 +181,9 @@ class Canvas:
     heat (2H, 2W): thermal grey in [0, 1]. target, texture (2H, 2W): coverage of the two masks.
     """
 
-    def __init__(self, height: int, width: int) -> None:
+    def __init__(self, height: int, width: int, half_view: float = HALF_VIEW) -> None:
         self.shape = (2 * height, 2 * width)
+        self.half_view = half_view  # x / z at the right edge
         self.light = np.zeros((*self.shape, 3), np.float32)
         self.heat, self.target, self.texture = (np.zeros(self.shape, np.float32) for _ in range(3))
 
@@ -191,7 +192,7 @@ class Canvas:
         scale = self.shape[0] / 960
         infrared = blur(shrink(self.heat), 0.9 * scale)
         light = shrink(np.minimum(self.light, 8))
-        flare = 0.10 * blur(light, 2.5 * scale, 9 * scale, 30 * scale)
+        flare = np.maximum(0.10 * blur(light, 2.5 * scale, 9 * scale, 30 * scale), 0)  # FFTs fall short of 0
         # Black level and white level leave room for the noise, so that clipping does not bias it.
         tone = (1 - np.exp(-2.2 * (0.9 * light + flare))) ** (1 / 1.8)
         inner = blur(shrink(self.texture), 1.6 * scale) > 0.97
@@ -200,14 +201,14 @@ class Canvas:
     def rays(self) -> tuple[Array, Array]:
         """Slopes x / z of the columns (1, 2W) and (y - EYE) / z of the rows (2H, 1)."""
         rows, columns = self.shape
-        across = ((np.arange(columns, dtype=np.float32) + 0.5) / columns * 2 - 1) * HALF_VIEW
+        across = ((np.arange(columns, dtype=np.float32) + 0.5) / columns * 2 - 1) * self.half_view
         up = (HORIZON - (np.arange(rows, dtype=np.float32) + 0.5) / rows) * TALL_VIEW
         return across[None], up[:, None]
 
     def patch(self, x: float, z: float, half: float, top: float, bottom: float = -0.2) -> Patch:
         """The upright rectangle x +- half, bottom..top at depth z."""
         rows, columns = self.shape
-        left, right = (columns * (0.5 + side / (2 * z * HALF_VIEW)) for side in (x - half, x + half))
+        left, right = (columns * (0.5 + side / (2 * z * self.half_view)) for side in (x - half, x + half))
         upper, lower = (rows * (HORIZON - (y - EYE) / (z * TALL_VIEW)) for y in (top, bottom))
         window = (
             slice(max(int(upper), 0), max(int(lower) + 1, 0)),

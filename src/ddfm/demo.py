@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ddfm import samples, stacks
+from ddfm import moving, samples, stacks
 from ddfm._checks import problem
 from ddfm.fusion import FuseConfig, Fuser
 from ddfm.io import encode_image, from_array, write_bytes
 from ddfm.io.dicom import pydicom_or_error
 from ddfm.io.medical import Origin, writing_volume
 from ddfm.io.nifti import encode_nifti
+from ddfm.io.video import open_clips
+from ddfm.io.video_writer import ClipWriter, Encoding
 from ddfm.io.volume import ArrayVolume, Geometry
 from ddfm.phantoms import PhantomVolume, phantom_volume
 from ddfm.presets import MEDICAL
+from ddfm.video import fuse_videos
 
-__all__ = ["SCENES", "make_demo", "make_phantom", "side_by_side"]
+__all__ = ["SCENES", "make_clip", "make_demo", "make_phantom", "side_by_side"]
 
 #: What is rendered, by file stem.
 SCENES: dict[str, Callable[[], samples.Sample]] = {
@@ -62,10 +67,7 @@ def make_demo(folder: Path, preset: str = "balanced") -> list[Path]:
     written.
     """
     cameras, scans = Fuser(FuseConfig(preset=preset)), Fuser(FuseConfig(preset=MEDICAL.get(preset, preset)))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise problem("folder", folder, "a folder that can be made", str(error)) from error
+    _make(folder)
     pairs = [
         _scene(folder, stem, render(), scans if stem.endswith("mri") else cameras) for stem, render in SCENES.items()
     ]
@@ -73,6 +75,50 @@ def make_demo(folder: Path, preset: str = "balanced") -> list[Path]:
     return pairs + [
         _fused(folder, stem, render(), scans if stem.endswith("mri") else stacked) for stem, render in STACKS.items()
     ]
+
+
+def make_clip(
+    folder: Path, preset: str = "balanced", seconds: float = 10.0, on_frame: Callable[[int, int], object] | None = None
+) -> list[Path]:
+    """Write the street in motion as both cameras see it, fuse it, and lay the three clips side by side.
+
+    Return the paths of the fused clip and of the sheet. Clips of an earlier demo are replaced. Raises DDFMError.
+    """
+    if not 0 < seconds <= 600:
+        raise problem("seconds", seconds, "a number in (0, 600]")
+    _make(folder)
+    paths = {label: folder / f"street_{label}.mp4" for label in ("infrared", "visible", "fused")}
+    frames = moving.moving_street(frames=max(1, round(seconds * moving.FPS)))
+    _film([paths["infrared"], paths["visible"]], ((frame.infrared, frame.visible) for frame in frames))
+    sources = [paths["infrared"], paths["visible"]]
+    fuse_videos(sources, paths["fused"], FuseConfig(preset=preset), overwrite=True, on_frame=on_frame)
+    sheet = folder / "street_sheet.mp4"
+    clips = [clip.frames() for clip in open_clips(list(paths.values()))]
+    pictures = ([quantise(frame.image.data) for frame in moment] for moment in zip(*clips, strict=True))
+    sheets = ((side_by_side(three, list(paths)).astype(np.float32) / 255,) for three in pictures)
+    _film([sheet], sheets, Encoding(crf=30))  # to be looked at, not to be measured
+    return [paths["fused"], sheet]
+
+
+def _film(paths: Sequence[Path], moments: Iterable[Sequence[np.ndarray]], encoding: Encoding | None = None) -> None:
+    """Write clips side by side in time, floats in [0, 1], at the sample's rate."""
+    with contextlib.ExitStack() as stack:
+        writers: list[ClipWriter] = []
+        for k, pictures in enumerate(moments):
+            for path, picture in zip(paths[len(writers) :], pictures[len(writers) :], strict=True):
+                size, color = (picture.shape[0], picture.shape[1]), picture.ndim == 3
+                writer = ClipWriter(path, size=size, rate=Fraction(moving.FPS), time_base=Fraction(1, 12_800),
+                                    color=color, encoding=encoding, overwrite=True)  # fmt: skip
+                writers.append(stack.enter_context(writer))
+            for writer, picture in zip(writers, pictures, strict=True):
+                writer.write(picture, Fraction(k, moving.FPS), Fraction(1, moving.FPS))
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise problem("folder", folder, "a folder that can be made", str(error)) from error
 
 
 def _scene(folder: Path, stem: str, sample: samples.Sample, fuser: Fuser) -> Path:
@@ -127,10 +173,7 @@ def make_phantom(
     CT is in Hounsfield units, MRI in units of its own, PET and SPECT in pseudo-colour. Raises DDFMError.
     """
     volume = phantom_volume((slices, size, size), seed, modality)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise problem("folder", folder, "a folder that can be made", str(error)) from error
+    _make(folder)
     common: dict[str, Any] = {"PatientID": "PHANTOM", "PatientName": "PHANTOM^RENDERED"}
     for tag in ("FrameOfReferenceUID", "StudyInstanceUID"):
         common[tag] = pydicom_or_error().uid.generate_uid(None)

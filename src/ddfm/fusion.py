@@ -26,8 +26,9 @@ from ddfm.large import can_fuse, fuse_large
 from ddfm.noise import check_noise_std
 from ddfm.noisy import notes as noise_notes
 from ddfm.noisy import settled, with_noise
+from ddfm.palette import has_false_colors
 from ddfm.pipeline import MIN_SIZE, DDFMOutput, DDFMPipeline
-from ddfm.presets import DEFAULT_PRESET, Preset, get_preset, settings_hash
+from ddfm.presets import DEFAULT_PRESET, MEDICAL, Preset, get_preset, settings_hash
 from ddfm.priors import prior_info
 
 __all__ = ["DTYPES", "TONES", "FuseConfig", "Fused", "Fuser", "fuse"]
@@ -210,7 +211,7 @@ class Fuser:
         begun = time.perf_counter()
         images = [open_source(s, f"source {n}") for n, s in enumerate(sources, 1)]
         self.config.check_count(len(images))
-        notes = check_images(images) + self._notes()
+        notes = check_images(images) + self._notes() + self.palette_notes(images[0])
         check_memory(*images[0].size, self.bytes_needed(*images[0].size))
         inputs = [describe(image) for image in images]
         data, found = self._large(images, on_step) if self._in_strips(*images[0].size) else self._whole(images, on_step)
@@ -231,6 +232,16 @@ class Fuser:
         if self.preset.steps or self.preset.noise_std or self.config.prior == "bundled":
             return []
         return [f"the prior is not used: {self.preset.name} makes no network evaluations here; --steps 2 makes two"]
+
+    def palette_notes(self, first: Image, name: str = "source 1") -> list[str]:
+        """A warning where the first source shows heat in false colours; settings for scans are made for those."""
+        thermal = self.preset.name not in MEDICAL.values() and self.preset.chroma == "last"
+        if not thermal or not has_false_colors(first.data):
+            return []
+        return [
+            f"{first.path or name}: looks painted with a colour palette, and its luma does not tell hot from cold; "
+            "export it in grey (white-hot), or say --preset medical where it is PET or SPECT"
+        ]
 
     @property
     def _plain(self) -> Preset:

@@ -59,11 +59,11 @@ def street(size: tuple[int, int] = (480, 640), seed: int = 0) -> Sample:
 
     Walkers and a cyclist are the targets; shop, lettering, road markings and lamp-lit brick the texture.
     """
-    height, width = _check_request(size, seed)
+    height, width = check_request(size, seed)
     rng = np.random.default_rng(seed)
     noise, canvas = Noise(rng), Canvas(height, width)
-    lamps = _lamps(rng)
-    _paint_surfaces(canvas, lamps, noise)
+    lamps = street_lamps(rng)
+    paint_surfaces(canvas, lamps, noise)
     _paint_figures(canvas, lamps, noise, rng)
     infrared, visible, mask = canvas.expose()
     return Sample(
@@ -78,7 +78,8 @@ def street(size: tuple[int, int] = (480, 640), seed: int = 0) -> Sample:
     )
 
 
-def _check_request(size: tuple[int, int], seed: int) -> tuple[int, int]:
+def check_request(size: tuple[int, int], seed: int) -> tuple[int, int]:
+    """Size and seed as whole numbers in their range. Raises DDFMError."""
     if len(size) != 2 or any(int(side) != side or side < 16 for side in size):
         raise problem("size", repr(size), "(height, width) of at least 16 pixels each")
     if int(seed) != seed or seed < 0:
@@ -86,7 +87,7 @@ def _check_request(size: tuple[int, int], seed: int) -> tuple[int, int]:
     return int(size[0]), int(size[1])
 
 
-def _lamps(rng: np.random.Generator) -> list[Lamp]:
+def street_lamps(rng: np.random.Generator) -> list[Lamp]:
     """Sodium lamps on the left, whiter ones on the right, of slightly varying strength."""
     places = [(-3.4, 5.3, 12.0), (3.3, 5.3, 17.0), (-3.4, 5.3, 24.0), (3.3, 5.3, 31.0), (-3.4, 5.3, 39.0)]
     lamps = []
@@ -97,7 +98,7 @@ def _lamps(rng: np.random.Generator) -> list[Lamp]:
     return lamps
 
 
-def _paint_surfaces(canvas: Canvas, lamps: list[Lamp], noise: Noise) -> None:
+def paint_surfaces(canvas: Canvas, lamps: list[Lamp], noise: Noise) -> None:
     """Cast each pixel's ray to road, walls, far end or sky and shade what it meets."""
     lights = [*lamps, *(Lamp((RIGHT - 0.8, 2.6, z), (2.6, 2.0, 1.2)) for z in (SHOP[0] + 1, SHOP[1] - 1))]
     across, up = np.broadcast_arrays(*canvas.rays())
@@ -246,7 +247,7 @@ def phantom(size: tuple[int, int] = (256, 256), seed: int = 0, modality: str = "
     it both sources are exactly 0. The target is a lesion: a haemorrhage in CT, a hot spot in PET and SPECT, within
     bright oedema in T2. One seed is one head in all of them.
     """
-    height, width = _check_request(size, seed)
+    height, width = check_request(size, seed)
     check_choice("modality", modality, ("ct", "pet", "spect", "t2"))
     rng = np.random.default_rng(seed)
     noise = Noise(rng)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ddfm.cli._shared import PresetOption, say
+from ddfm.cli._shared import PresetOption, progress_bar, say
 
 __all__ = ["demo", "doctor"]
 
@@ -28,9 +28,23 @@ def doctor() -> None:
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where to leave the pictures.")] = Path("demo"),
     preset: PresetOption = "balanced",
+    clip: Annotated[
+        float | None, typer.Option("--clip", help="In place of pictures a clip of so many seconds, 25 frames each.")
+    ] = None,
 ) -> None:
     """Render sample pairs (a street at night, three phantoms), fuse them, and lay them side by side."""
-    from ddfm.demo import make_demo
+    from ddfm import demo as samples
 
-    for path in make_demo(folder, preset):
+    if clip is None:
+        paths = samples.make_demo(folder, preset)
+    else:
+        with progress_bar() as progress:
+            task = progress.add_task("rendering the street", total=None)
+            paths = samples.make_clip(
+                folder,
+                preset,
+                clip,
+                lambda done, of: progress.update(task, description="fusing", completed=done, total=of),
+            )
+    for path in paths:
         typer.echo(path)

@@ -1,4 +1,4 @@
-"""``ddfm fuse``: files of one scene, folders, a manifest, or volumes."""
+"""``ddfm fuse``: files of one scene, folders, a manifest, clips, or volumes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ddfm.cli import volumes
+from ddfm.cli import video, volumes
 from ddfm.cli._folders import Columns, Name, Patterns, Recursive, SkipUnmatched, Suffix
 from ddfm.cli._outcomes import summary
 from ddfm.cli._shared import Device, Overwrite, PresetOption, PriorOption, Seed, Steps, progress_bar, say
@@ -23,7 +23,7 @@ Sources = Annotated[
     typer.Argument(
         metavar="SOURCE",
         help="IR VIS, or more: files of one scene; folders, paired by stem; one folder with --pattern; a CSV manifest; "
-        "volumes (NIfTI, DICOM).",
+        "videos; volumes (NIfTI, DICOM).",
         show_default=False,
     ),
 ]
@@ -54,7 +54,9 @@ NoiseStd = Annotated[
         help="Noise of the sources on [0, 1]: 0.06, or 0.06,0.02 for each, or auto to estimate it.  [default: none]",
     ),
 ]
-Report = Annotated[Path | None, typer.Option("--report", help="Append one JSON line for each pair to this file.")]
+Report = Annotated[
+    Path | None, typer.Option("--report", help="Append one JSON line for each pair, or clip, to this file.")
+]
 
 
 def fuse(
@@ -80,6 +82,12 @@ def fuse(
     suffix: Suffix = ".png",
     overwrite: Overwrite = False,
     report: Report = None,
+    fps: video.Fps = None,
+    offset: video.Offset = None,
+    tolerance: video.Tolerance = None,
+    crf: video.Crf = None,
+    lossless: video.Lossless = False,
+    keep_partial: video.KeepPartial = False,
     window: volumes.Window = None,
     series: volumes.Series = None,
     resample: volumes.Resample = False,
@@ -87,8 +95,9 @@ def fuse(
 ) -> None:
     """Fuse two or more pictures of one scene, the infrared (or PET, SPECT, CT) first; or whole folders of them.
 
-    Colour is kept. A folder run that was stopped goes on where it stopped when the command is given again. NIfTI files,
-    DICOM files and folders with a DICOM series are fused as volumes, slice by slice; the result is not for diagnosis.
+    Colour is kept. A folder run that was stopped goes on where it stopped when the command is given again. Videos, and
+    folders of frames where the output is a video, become one clip. NIfTI files, DICOM files and folders with a DICOM
+    series are fused as volumes, slice by slice; the result is not for diagnosis.
     """
     from ddfm import engine
     from ddfm.fusion import FuseConfig
@@ -106,9 +115,14 @@ def fuse(
         compile=compile,
         noise_std=noise_std,
     )
+    given = volumes.typed(ctx)
+    clip = video.clip_config(fps, offset, tolerance, crf, lossless, keep_partial)
+    if video.is_clip(sources, output):
+        video.check_other_options(given)
+        raise typer.Exit(video.run(sources, output, config, clip, overwrite, report))
+    video.check_clip_options(clip)
     for_volumes = volumes.Options(window, series, resample, keep_patient)
     if volumes.wanted(sources, for_volumes):
-        given = volumes.typed(ctx)
         raise typer.Exit(volumes.fuse(sources, output, config, for_volumes, given, overwrite=overwrite, report=report))
     jobs = engine.plan(
         sources,

@@ -372,6 +372,7 @@ _REMEDIES = {
     errno.EISDIR: "Name a file in it.",
     errno.ENOSPC: "Free some space or choose another disk.",
     errno.EDQUOT: "Free some space or choose another disk.",
+    errno.EFBIG: "Choose another disk: this one, or a limit on it, holds no larger file.",
     errno.EROFS: "Choose a folder that can be written to.",
     errno.ENAMETOOLONG: "Choose a shorter name.",
 }
