@@ -667,3 +667,42 @@ def test_invention_measures_contrast_of_discs_exactly(script):
         disc = (np.hypot(y - 32, x - 32) <= radius).astype(np.float32)
         assert invention.blobs(0.5 - 0.2 * disc, 1.0)[found, 32, 32].item() == pytest.approx(-51, rel=1e-4)
     assert abs(invention.blobs((x / 64).astype(np.float32), 1.0)[:, 32, 32]).max() < 1e-3
+
+
+# ---- clips ----------------------------------------------------------------------------------------
+
+
+def test_flicker_on_a_tiny_clip(script, tmp_path, tiny_prior):
+    flicker, out = script("flicker"), tmp_path / "flicker.json"
+    modes = ["frame by frame", "memory 0.5, gain", "memory 0.9, gain, carry 0.6"]
+    words = ["--frames", 8, "--size", 48, 64, "--noise", 0, "--prior", tiny_prior, "--output", out, "--modes", *modes]
+    assert run(flicker, *words) == 0
+    rows = json.loads(out.read_text())["by_noise"]["0"]
+    assert set(rows) == {"infrared", "visible", *modes}
+    assert rows["memory 0.5, gain"]["flicker"] < rows["frame by frame"]["flicker"]
+    assert rows["visible"]["flicker"] < 0.01 < rows["infrared"]["flicker"]  # the thermal gain drifts
+
+
+def test_flicker_counts_what_was_put_in(script):
+    """Of a clip that is its clean truth but for a step of 10 levels in its middle, or for a pattern of one level."""
+    flicker = script("flicker")
+    frames = list(flicker.moving_street((48, 64), 5, noise=0, drift=0))
+    clean = [frame.clean_infrared for frame in frames]
+    none = flicker.flicker(frames, clean)
+    stepped = flicker.flicker(frames, [x + 10 / 255 * (k >= 2) for k, x in enumerate(clean)])
+    for key in ("flicker", "pumping"):
+        assert stepped[key] - none[key] == pytest.approx(10 / 4, abs=0.02)  # one of four changes
+    checks = np.indices((48, 64)).sum(0) % 2 * 2 - 1  # the pan is one column: signs change from frame to frame
+    grainy = flicker.flicker(frames, [x + 1 / 255 * checks for x in clean])
+    assert grainy["flicker"] == pytest.approx(2, abs=0.02) and grainy["pumping"] < 0.1
+
+
+@pytest.mark.slow
+def test_memory_of_a_tiny_clip(script, tmp_path, tiny_prior, monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    out = tmp_path / "memory.json"
+    words = ("--frames", 6, "--size", 48, 64, "--prior", tiny_prior, "--output", out)
+    assert run(script("video_memory"), *words) == 0
+    found = json.loads(out.read_text())
+    assert [row["frames"] for row in found["runs"]] == [6] and found["frame_bytes"] == 4 * 3 * 48 * 64
+    assert all(row["peak"] > 1e8 for row in found["runs"])  # torch alone is more
