@@ -10,6 +10,7 @@ which a picture is resampled. Pixel centres are whole numbers, (0, 0) the first 
 
 from ddfm.registration.boards import checkerboard
 from ddfm.registration.estimation import estimate
+from ddfm.registration.gathering import bring_together
 from ddfm.registration.transform import ALIGNS, KINDS, Evidence, Transform, load_transforms, resizing, save_transforms
 from ddfm.registration.warping import apply, fill_outside
 
@@ -19,6 +20,7 @@ __all__ = [
     "Evidence",
     "Transform",
     "apply",
+    "bring_together",
     "checkerboard",
     "estimate",
     "fill_outside",
