@@ -9,9 +9,11 @@ import typer
 
 from ddfm.cli._folders import Columns, Name, Patterns, Recursive, SkipUnmatched, Suffix
 from ddfm.cli._outcomes import summary
+from ddfm.cli._preparing import Align, Checkerboard, Clahe, SaveTransform, TransformFile, ValueRange
 from ddfm.cli._shared import Device, Overwrite, PresetOption, PriorOption, Seed, Steps, progress_bar, say
 
 if TYPE_CHECKING:
+    from ddfm.beside import Beside
     from ddfm.engine import Job, Outcome
     from ddfm.fusion import FuseConfig
 
@@ -69,6 +71,12 @@ def fuse(
     tile: Tile = None,
     compile: Compile = False,
     noise_std: NoiseStd = None,
+    align: Align = "none",
+    transform: TransformFile = None,
+    save_transform: SaveTransform = None,
+    checkerboard: Checkerboard = None,
+    value_range: ValueRange = None,
+    clahe: Clahe = False,
     pattern: Patterns = None,
     recursive: Recursive = False,
     columns: Columns = None,
@@ -83,6 +91,7 @@ def fuse(
     Colour is kept. A folder run that was stopped goes on where it stopped when the command is given again.
     """
     from ddfm import engine
+    from ddfm.beside import Beside
     from ddfm.fusion import FuseConfig
 
     jobs = engine.plan(
@@ -109,10 +118,16 @@ def fuse(
         tile=tile,
         compile=compile,
         noise_std=noise_std,
+        align=align,
+        transform=transform,
+        range=value_range,
+        clahe=clahe,
     )
+    beside = Beside(save_transform, checkerboard, folder)
     _check(jobs, config, folder, overwrite, report)
+    beside.check(config, overwrite)
     _hint(jobs[0], preset)
-    raise typer.Exit(_run(jobs, config, folder, overwrite, report))
+    raise typer.Exit(_run(jobs, config, folder, overwrite, report, beside))
 
 
 def _check(jobs: list[Job], config: FuseConfig, folder: Path | None, overwrite: bool, report: Path | None) -> None:
@@ -139,7 +154,9 @@ def _hint(job: Job, preset: str) -> None:
         say(f"note: {job.sources[0].name} is called a scan; --preset {other} is made for scans", "yellow")
 
 
-def _run(jobs: list[Job], config: FuseConfig, folder: Path | None, overwrite: bool, report: Path | None) -> int:
+def _run(
+    jobs: list[Job], config: FuseConfig, folder: Path | None, overwrite: bool, report: Path | None, beside: Beside
+) -> int:
     """Fuse with a progress bar, say what became of the pairs, and return the exit code."""
     from ddfm import engine
     from ddfm.fusion import Fuser
@@ -153,7 +170,7 @@ def _run(jobs: list[Job], config: FuseConfig, folder: Path | None, overwrite: bo
 
         outcomes: list[Outcome] = []
         journal = folder / engine.JOURNAL if folder else None
-        options = {"overwrite": overwrite, "journal": journal, "report": report, "on_step": on_step}
+        options = {"overwrite": overwrite, "journal": journal, "report": report, "on_step": on_step, "beside": beside}
         try:
             fuser = Fuser(config)
             for outcome in engine.run(jobs, fuser, **options):  # type: ignore[arg-type]

@@ -204,7 +204,7 @@ def _finish(
 def _levels(
     array: np.ndarray, pixels: raster.Pixels, span: Range | None, name: str
 ) -> tuple[np.ndarray, Relation | None, tuple[str, ...]]:
-    """Samples as floats in [0, 1], the relation back where a range was put to them, and a note of what was not asked."""
+    """Samples as floats in [0, 1]; where a range was put to them the relation back, and a note if nobody asked."""
     if span is None or (span.deep_only and pixels.bit_depth == 8):
         return _unit(array, pixels.scale), None, ()
     from ddfm.io.ranges import is_narrow, to_levels

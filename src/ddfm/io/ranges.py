@@ -76,13 +76,18 @@ class Relation:
         """Levels in [0, 1] to the source's values, float64."""
         return self.slope * np.asarray(levels, np.float64) + self.offset
 
+    @property
+    def span(self) -> Range:
+        """The range by its values."""
+        return Range("values", self.offset, self.offset + self.slope)
+
     def plain(self) -> dict[str, Any]:
         """For JSON."""
         return dataclasses.asdict(self) | {"formula": "value = slope * level + offset, level in [0, 1]"}
 
 
 def parse_ranges(text: str | tuple[Range, ...] | None) -> tuple[Range, ...] | None:
-    """``--range`` as ranges: one for all sources of more than 8 bits, or one for each, commas between. Raises DDFMError."""
+    """``--range`` as ranges: one for all sources of more than 8 bits, or one for each. Raises DDFMError."""
     if text is None or isinstance(text, tuple):
         return text
     if not isinstance(text, str):

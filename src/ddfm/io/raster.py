@@ -54,8 +54,9 @@ _TIFF_TAGS |= {322, 323, 324, 325, 338, 339, 347, 530}
 class Pixels(NamedTuple):
     """Samples as stored, (H, W) or (H, W, C); with C = 2 or 4 the last channel is alpha.
 
-    ``scale`` is the sample that means 1.0 (255, 65535, 1 for floats; 0 where nothing says so, which
-    is for values that a range is still to be put to), ``bit_depth`` 8 or 16, ``orientation`` the EXIF value 1 to 8, still to be applied, ``notes`` what was undone.
+    ``scale`` is the sample that means 1.0 (255, 65535, 1 for floats; 0 where nothing says so, for values that
+    a range is still to be put to), ``bit_depth`` 8 or 16, ``orientation`` the EXIF value 1 to 8, still to be
+    applied, ``notes`` what was undone.
     """
 
     array: np.ndarray

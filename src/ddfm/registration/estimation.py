@@ -49,7 +49,9 @@ def _check_pictures(moving: np.ndarray, fixed: np.ndarray, name: str) -> None:
         height, width = picture.shape[:2]
         if min(height, width) < LEAST_SIDE:
             expected = f"{LEAST_SIDE}x{LEAST_SIDE} or more to estimate from"
-            raise problem("--align", f"{width}x{height} pixels in {who}", expected, "Use --align resize or --transform.")
+            raise problem(
+                "--align", f"{width}x{height} pixels in {who}", expected, "Use --align resize or --transform."
+            )
         if float(picture.max()) - float(picture.min()) < 1e-4:
             raise problem("--align", f"{who} without any contrast", "a picture with edges", REMEDY)
 
@@ -72,4 +74,6 @@ def _check_trust(evidence: Evidence, blocks: int, size: tuple[int, int], name: s
 
 def _untrusted(name: str, kind: str, reason: str) -> DDFMError:
     simpler = {"homography": "Try --align affine. ", "affine": "Try --align translation. "}.get(kind, "")
-    return problem(name, f"no trustworthy {kind}: {reason}", "two views of one scene with common edges", simpler + REMEDY)
+    return problem(
+        name, f"no trustworthy {kind}: {reason}", "two views of one scene with common edges", simpler + REMEDY
+    )

@@ -11,9 +11,9 @@ from ddfm._checks import problem
 from ddfm.io import Image
 from ddfm.registration.estimation import estimate
 from ddfm.registration.transform import Transform
-from ddfm.registration.warping import apply, fill_outside
+from ddfm.registration.warping import apply, fill_outside, luma
 
-__all__ = ["bring_together", "luma_of", "named"]
+__all__ = ["bring_together", "named"]
 
 #: Sides whose ratios differ by more than this make a stretch worth a word.
 ASPECT = 0.02
@@ -33,27 +33,20 @@ def bring_together(
     if given and len(given) != len(moving):
         got = f"{len(given)} in the file for {len(images)} sources"
         raise problem("--transform", got, "one for each source but the last")
-    luma = luma_of(reference)
+    fixed = luma(reference.data)
     transforms = [
         _fitting(given[n], image, reference, named(image, n + 1))
         if given
-        else estimate(luma_of(image), luma, kind, named(image, n + 1))
+        else estimate(luma(image.data), fixed, kind, named(image, n + 1))
         for n, image in enumerate(moving)
     ]
-    placed = [_placed(image, transform, luma) for image, transform in zip(moving, transforms, strict=True)]
+    placed = [_placed(image, transform, reference.data) for image, transform in zip(moving, transforms, strict=True)]
     return [*placed, reference], tuple(transforms)
 
 
 def named(image: Image, number: int) -> str:
     """How messages call a source."""
     return str(image.path) if image.path else f"source {number}"
-
-
-def luma_of(image: Image) -> np.ndarray:
-    """BT.601 luma, float32 (H, W) in [0, 1]."""
-    if not image.is_color:
-        return image.data
-    return np.clip(image.data @ np.array([0.299, 0.587, 0.114], np.float32), 0, 1)
 
 
 def _fitting(transform: Transform, image: Image, reference: Image, name: str) -> Transform:
@@ -70,7 +63,7 @@ def _fitting(transform: Transform, image: Image, reference: Image, name: str) ->
 
 
 def _placed(image: Image, transform: Transform, reference: np.ndarray) -> Image:
-    """The image on the reference's grid."""
+    """The image on the grid of the reference (H, W) or (H, W, 3)."""
     data, inside = apply(transform, image.data)
     notes = list(image.notes)
     (mh, mw), (h, w) = transform.moving_size, transform.fixed_size

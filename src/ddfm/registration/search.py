@@ -113,7 +113,7 @@ def likeness(level: Level, matrix: np.ndarray) -> float:
 
 
 def _compare(level: Level, matrix: np.ndarray) -> tuple[float, float]:
-    """The likeness, and what matrices are ranked by: times the root of the share compared, as little fits more easily."""
+    """The likeness, and what ranks matrices: the same times the root of the share compared, as little fits easily."""
     field, mask = moved(level, matrix)
     share = float(mask.mean())
     if share < 0.2:
@@ -193,7 +193,7 @@ def _ecc(fixed: np.ndarray, moving: np.ndarray, mask: np.ndarray, kind: str) -> 
 
 
 def starts(level: Level, kind: str) -> list[np.ndarray]:
-    """Matrices to begin from: the identity, and the likeliest shifts of the picture, scaled and turned unless shifted only."""
+    """The identity, and the likeliest shifts; but for a translation also those of the scaled and turned picture."""
     shapes = [(1.0, 0.0)] if kind == "translation" else [(s, t) for s in SCALES for t in TURNS]
     found: list[tuple[float, np.ndarray]] = []
     for scale, turn in shapes:

@@ -168,7 +168,7 @@ def _checked_matrix(matrix: Any, kind: str) -> Matrix:
     array = array / array[2, 2]
     if kind != "homography" and np.abs(array[2, :2]).max() > 1e-12:
         raise problem("matrix", f"a last row of {array[2].tolist()}", f"[0, 0, 1] for {kind}", "Or is it a homography?")
-    return tuple(tuple(float(value) for value in row) for row in array)  # type: ignore[return-value]
+    return tuple((float(a), float(b), float(c)) for a, b, c in array)
 
 
 def _checked_size(name: str, size: Any) -> Size:
@@ -202,7 +202,9 @@ def load_transforms(path: str | Path) -> tuple[Transform, ...]:
         remedy = "Make one: ddfm fuse IR VIS -o OUT --align affine --save-transform FILE."
         raise problem(name, "another kind of file", 'JSON with "format": "ddfm-transform"', remedy)
     if content.get("version") != VERSION:
-        raise problem(name, f"version {content.get('version')!r}", f"version {VERSION}", "Update ddfm, or make it anew.")
+        raise problem(
+            name, f"version {content.get('version')!r}", f"version {VERSION}", "Update ddfm, or make it anew."
+        )
     entries = content.get("transforms")
     if not isinstance(entries, list) or not entries:
         raise problem(name, "no transforms", '"transforms", a list of one for each source but the last')

@@ -42,7 +42,7 @@ class Agreement:
 
 
 def most_return(size: tuple[int, int]) -> float:
-    """Pixels of the reference by which way there and way back may miss each other: 0.4 % of the diagonal, at least 1.5."""
+    """Pixels of the reference by which there and back may miss each other: 0.4 % of the diagonal, at least 1.5."""
     return max(1.5, 0.004 * float(np.hypot(*size)))
 
 

@@ -8,7 +8,7 @@ from ddfm._checks import problem
 from ddfm.registration._opencv import opencv
 from ddfm.registration.transform import Transform, resizing
 
-__all__ = ["apply", "fill_outside", "inside_of"]
+__all__ = ["apply", "fill_outside", "inside_of", "luma"]
 
 #: OpenCV counts pixels with 16 bits when it resamples.
 MOST_SIDE = 32766
@@ -30,6 +30,11 @@ def apply(transform: Transform, moving: np.ndarray) -> tuple[np.ndarray, np.ndar
     return np.clip(warped, 0, 1), inside_of(transform)
 
 
+def luma(picture: np.ndarray) -> np.ndarray:
+    """BT.601 luma, float32 (H, W) in [0, 1], of (H, W) or (H, W, 3)."""
+    return picture if picture.ndim == 2 else np.clip(picture @ np.array([0.299, 0.587, 0.114], np.float32), 0, 1)
+
+
 def inside_of(transform: Transform, rows: int = 256) -> np.ndarray:
     """bool (h, w): where the moving picture shows the scene."""
     height, width = transform.fixed_size
@@ -43,11 +48,11 @@ def inside_of(transform: Transform, rows: int = 256) -> np.ndarray:
 
 
 def fill_outside(warped: np.ndarray, inside: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """``warped`` with the reference's luma where the moving picture shows nothing, so that only the reference speaks.
+    """``warped`` with the reference where the moving picture shows nothing, so that there only the reference speaks.
 
-    warped: float32 (H, W) or (H, W, 3) in [0, 1]. inside: bool (H, W). reference: float32 (H, W) in [0, 1]. Towards
-    the border the fill takes on the moving picture's own level, over a band of a fiftieth of the shorter side: a hard
-    seam between two levels would be an edge that neither source has.
+    warped, reference: float32 (H, W) or (H, W, 3) in [0, 1]; a grey one gets the other's luma. inside: bool (H, W).
+    Towards the border the fill takes on the moving picture's own level, over a band of a fiftieth of the shorter side:
+    a hard seam between two levels would be an edge that neither source has.
     """
     if inside.all():
         return warped
@@ -58,13 +63,14 @@ def fill_outside(warped: np.ndarray, inside: np.ndarray, reference: np.ndarray) 
     away = cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     weight = np.exp(-away / band)
 
-    def filled(plane: np.ndarray) -> np.ndarray:
-        step = cv2.GaussianBlur((plane - reference) * known, (0, 0), band) / np.maximum(near, 1e-6)
-        return np.where(inside, plane, np.clip(reference + weight * step, 0, 1))
+    def filled(plane: np.ndarray, other: np.ndarray) -> np.ndarray:
+        step = cv2.GaussianBlur((plane - other) * known, (0, 0), band) / np.maximum(near, 1e-6)
+        return np.where(inside, plane, np.clip(other + weight * step, 0, 1)).astype(np.float32)
 
     if warped.ndim == 2:
-        return np.ascontiguousarray(filled(warped), np.float32)
-    return np.dstack([filled(warped[..., c]) for c in range(warped.shape[2])]).astype(np.float32)
+        return filled(warped, luma(reference))
+    others = reference if reference.ndim == 3 else np.repeat(reference[..., None], 3, 2)
+    return np.dstack([filled(warped[..., c], others[..., c]) for c in range(3)])
 
 
 def _resize(moving: np.ndarray, transform: Transform) -> np.ndarray:
@@ -74,7 +80,9 @@ def _resize(moving: np.ndarray, transform: Transform) -> np.ndarray:
     height, width = transform.fixed_size
     planes = moving[..., None] if moving.ndim == 2 else moving
     done = [
-        np.asarray(Image.fromarray(np.ascontiguousarray(planes[..., c])).resize((width, height), Image.Resampling.BICUBIC))
+        np.asarray(
+            Image.fromarray(np.ascontiguousarray(planes[..., c])).resize((width, height), Image.Resampling.BICUBIC)
+        )
         for c in range(planes.shape[2])
     ]
     return done[0] if moving.ndim == 2 else np.dstack(done)
