@@ -12,7 +12,7 @@ from ddfm.registration.trust import LEAST_AGREEMENT, LEAST_BLOCKS, agreement, mo
 __all__ = ["estimate"]
 
 #: Fewer pixels a side have too few blocks to judge an estimate by.
-LEAST_SIDE = 48
+LEAST_SIDE = 96
 REMEDY = "Look at --align resize with --checkerboard; give a --transform; or register them by hand."
 
 
@@ -61,6 +61,9 @@ def _check_trust(evidence: Evidence, blocks: int, size: tuple[int, int], name: s
     most = most_return(size)
     if not evidence.return_error <= most:  # NaN and infinity too
         reason = f"there and back miss each other by {evidence.return_error:.1f} pixels (at most {most:.1f})"
+        raise _untrusted(name, kind, reason)
+    if evidence.similarity < evidence.before - 0.01:
+        reason = f"the edges agree less with it ({evidence.similarity:.2f}) than without ({evidence.before:.2f})"
         raise _untrusted(name, kind, reason)
     if blocks < LEAST_BLOCKS:
         raise _untrusted(name, kind, f"only {blocks} blocks can be compared")

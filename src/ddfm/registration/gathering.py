@@ -72,7 +72,7 @@ def _placed(image: Image, transform: Transform, reference: np.ndarray) -> Image:
         notes.append(f"stretched {max(stretch, 1 / stretch):.2f} times in one direction by --align resize")
     if mh * mw > 2 * h * w:
         notes.append(f"reduced from {mw}x{mh} to the {w}x{h} of the last source; fine detail is gone")
-    covered = float(inside.mean())
+    covered = transform.share_inside
     if covered < COVERED:
         notes.append(f"shows {covered:.0%} of the picture; in the rest the result shows the other source alone")
     return dataclasses.replace(image, data=fill_outside(data, inside, reference), alpha=None, notes=tuple(notes))

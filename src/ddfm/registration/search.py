@@ -131,18 +131,23 @@ def search(
     moving, fixed: float32 (H, W). kind: "translation", "affine" or "homography". sides: of the levels.
     """
     level, full = None, [np.eye(3)]
-    for n, level in enumerate(levels(moving, fixed, sides)):
+    ladder = list(levels(moving, fixed, sides))
+    for n, level in enumerate(ladder):
         up, down = level.scale, np.linalg.inv(level.scale)
-        if n:
-            found = [_refine(level, up @ matrix @ down, kind) for matrix in full]
-        else:
-            found = [_refine(level, matrix, "translation") for matrix in starts(level, kind)]
-        if n == 0 and kind != "translation":
-            found = [_refine(level, matrix, "affine") for matrix in found]
+        found = [up @ matrix @ down for matrix in full] if n else starts(level, kind)
+        for step in _steps(kind, first=n == 0, last=n == len(ladder) - 1):
+            found = [_refine(level, matrix, step) for matrix in found]
         found = _best(level, found, STARTS[min(n, len(STARTS) - 1)])
         full = [down @ matrix @ up for matrix in found]
     assert level is not None
     return full[0] / full[0][2, 2], likeness(level, found[0]), likeness(level, np.eye(3))
+
+
+def _steps(kind: str, first: bool, last: bool) -> list[str]:
+    """Kinds to refine a level by: few parameters first, eight of them not on a handful of pixels unless that is all."""
+    if not first or kind == "translation":
+        return [kind]
+    return ["translation", "affine", *([kind] if last and kind == "homography" else [])]
 
 
 def _best(level: Level, matrices: list[np.ndarray], count: int) -> list[np.ndarray]:

@@ -93,7 +93,8 @@ class Transform:
     @property
     def share_inside(self) -> float:
         """Share of the reference that the moving picture shows, to a percent."""
-        return float(self.inside(_lattice(self.fixed_size)).mean())
+        sides = [(np.arange(100) + 0.5) * (side / 100) - 0.5 for side in self.fixed_size]
+        return float(self.inside(np.column_stack([x.ravel() for x in np.meshgrid(sides[1], sides[0])])).mean())
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""

@@ -59,7 +59,7 @@ def agreement(moving: np.ndarray, fixed: np.ndarray, matrix: np.ndarray) -> Agre
             if offset is not None:
                 blocks += 1
                 agree += offset <= NEAR
-    spots = sum(np.hypot(x, y) <= NEAR for x in range(-2, 3) for y in range(-2, 3))
+    spots = sum(x * x + y * y <= NEAR**2 for x in range(-2, 3) for y in range(-2, 3))
     return Agreement(agree, blocks, spots / (2 * reach + 1) ** 2)
 
 

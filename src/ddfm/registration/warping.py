@@ -50,27 +50,19 @@ def inside_of(transform: Transform, rows: int = 256) -> np.ndarray:
 def fill_outside(warped: np.ndarray, inside: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """``warped`` with the reference where the moving picture shows nothing, so that there only the reference speaks.
 
-    warped, reference: float32 (H, W) or (H, W, 3) in [0, 1]; a grey one gets the other's luma. inside: bool (H, W).
-    Towards the border the fill takes on the moving picture's own level, over a band of a fiftieth of the shorter side:
-    a hard seam between two levels would be an edge that neither source has.
+    warped: what ``apply`` gives, float32 (H, W) or (H, W, 3) in [0, 1]. inside: bool (H, W). reference: as large;
+    of a coloured one and a grey one the luma is taken. Just outside, over some fiftieth of the shorter side, the moving
+    picture's border pixels fade into the reference: a hard seam between two levels would be an edge of neither source.
     """
     if inside.all():
         return warped
-    cv2 = opencv("--align")
-    band = max(2.0, min(inside.shape) / 50)
-    known = inside.astype(np.float32)
-    near = cv2.GaussianBlur(known, (0, 0), band)
-    away = cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    weight = np.exp(-away / band)
-
-    def filled(plane: np.ndarray, other: np.ndarray) -> np.ndarray:
-        step = cv2.GaussianBlur((plane - other) * known, (0, 0), band) / np.maximum(near, 1e-6)
-        return np.where(inside, plane, np.clip(other + weight * step, 0, 1)).astype(np.float32)
-
-    if warped.ndim == 2:
-        return filled(warped, luma(reference))
-    others = reference if reference.ndim == 3 else np.repeat(reference[..., None], 3, 2)
-    return np.dstack([filled(warped[..., c], others[..., c]) for c in range(3)])
+    away = opencv("--align").distanceTransform((~inside).astype(np.uint8), 2, 5)  # Euclidean, 5x5 mask
+    weight = np.exp(-away / max(2.0, min(inside.shape) / 50), dtype=np.float32)
+    other = luma(reference) if warped.ndim == 2 else reference
+    if warped.ndim == 3:
+        weight, other = weight[..., None], other if other.ndim == 3 else other[..., None]
+    mixed: np.ndarray = np.where(weight == 1, warped, weight * warped + (1 - weight) * other)
+    return mixed
 
 
 def _resize(moving: np.ndarray, transform: Transform) -> np.ndarray:
