@@ -34,8 +34,8 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from _common import RESULTS, check_output, data_sets, errors_teach, positive, provenance, write_json
 
+from _common import RESULTS, check_output, data_sets, errors_teach, positive, provenance, write_json
 from ddfm._checks import DDFMError, problem
 from ddfm.io import read_image
 from ddfm.registration import estimate, resizing, search

@@ -114,8 +114,8 @@ def _parse(part: str, deep_only: bool) -> Range:
 def to_levels(values: np.ndarray, asked: Range, scale: int | None, name: str) -> tuple[np.ndarray, Relation]:
     """Values of any real type to float32 levels in [0, 1], and the relation back.
 
-    scale: what the type can hold, None where nothing says so. Raises DDFMError for values that are not finite, all
-    equal within the range asked for, or wholly outside it.
+    scale: what the type can hold, None where nothing says so. Raises DDFMError for values that are not finite, none of
+    them within the range, or without any range of their own where it is to be found.
     """
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise problem(name, "NaN or infinite values", "finite ones", "Repair or mask them first.")
@@ -126,7 +126,7 @@ def to_levels(values: np.ndarray, asked: Range, scale: int | None, name: str) ->
         part = (values[top : top + 256].astype(np.float64) - low) / (high - low)
         below, above = below + int((part < 0).sum()), above + int((part > 1).sum())
         levels[top : top + 256] = np.clip(part, 0, 1)
-    if max(below, above) == values.size:
+    if below + above == values.size:
         got = f"values from {values.min():g} to {values.max():g}"
         raise problem(name, got, f"some within the --range {asked}", "Name their own range, or use --range auto.")
     return levels, Relation(high - low, low, below / values.size, above / values.size, str(asked))
