@@ -13,6 +13,7 @@ from typing import Any
 
 from ddfm._checks import DDFMError, problem
 from ddfm._provenance import now
+from ddfm.beside import Beside
 from ddfm.fusion import Fuser
 from ddfm.io import SUFFIXES, write_bytes
 from ddfm.journal import JOURNAL, Journal, append_record
@@ -38,8 +39,9 @@ def run(
     journal: Path | None = None,
     report: Path | None = None,
     on_step: Callable[[Job, int, int], Any] | None = None,
+    beside: Beside | None = None,
 ) -> Iterator[Outcome]:
-    """Fuse the jobs one by one, yielding each outcome as it is known.
+    """Fuse the jobs one by one, yielding each outcome as it is known; ``beside``: further files of each.
 
     A job whose output exists is kept if the journal says that these sources with these settings made it, and it is
     still the same file; otherwise it fails, unless ``overwrite``. A job that fails does not stop the others.
@@ -48,7 +50,11 @@ def run(
     for job in jobs:
         key = job_key(job, fuser)
         vouched = None if overwrite or not book else book.vouched(job.output, key)
-        outcome = Outcome(job, "kept", vouched) if vouched else _attempt(job, fuser, key, overwrite, book, on_step)
+        outcome = (
+            Outcome(job, "kept", vouched)
+            if vouched
+            else _attempt(job, fuser, key, overwrite, book, on_step, beside or Beside())
+        )
         if report and outcome.status != "kept":
             append_record(report, outcome.record)
         yield outcome
@@ -61,15 +67,18 @@ def _attempt(
     overwrite: bool,
     book: Journal | None,
     on_step: Callable[[Job, int, int], Any] | None,
+    beside: Beside,
 ) -> Outcome:
     base: dict[str, Any] = {"tool": "ddfm", "time": now(), "output": str(job.output)}
     try:
         check_free(job.output, overwrite)
+        beside.check_free(job, overwrite)
         fused = fuser.fuse(*job.sources, on_step=lambda i, n: on_step(job, i, n) if on_step else None)
         content = fused.encode(job.output.suffix)
         checksum = hashlib.sha256(content).hexdigest()
         record = base | fused.report | {"output_sha256": checksum, "status": "fused", "key": key}
         _make_folder(job.output.parent)
+        beside.write(job, fused, overwrite)
         if book:  # before the file has its name: whoever sees the file finds the line
             book.append(job.output, record)
         write_bytes(job.output, content, overwrite=overwrite)

@@ -8,7 +8,6 @@ import functools
 import hashlib
 import numbers
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,17 +18,20 @@ import torch
 from torch import Tensor
 
 from ddfm import color
-from ddfm._checks import DDFMWarning, check_choice, problem
+from ddfm._checks import check_choice, problem
 from ddfm._provenance import versions
-from ddfm.io import Image, encode_image, file_sha256, from_array, from_pil, read_image, write_bytes
+from ddfm.io import Image, encode_image, write_bytes
+from ddfm.io.ranges import Range, parse_ranges
 from ddfm.large import can_fuse, fuse_large
 from ddfm.noise import check_noise_std
 from ddfm.noisy import notes as noise_notes
 from ddfm.noisy import settled, with_noise
+from ddfm.opening import Gathered, Preparation, Source
 from ddfm.palette import has_false_colors
-from ddfm.pipeline import MIN_SIZE, DDFMOutput, DDFMPipeline
+from ddfm.pipeline import DDFMOutput, DDFMPipeline
 from ddfm.presets import DEFAULT_PRESET, MEDICAL, Preset, get_preset, settings_hash
 from ddfm.priors import prior_info
+from ddfm.registration import ALIGNS, Transform, checkerboard, load_transforms, save_transforms
 
 __all__ = ["DTYPES", "TONES", "FuseConfig", "Fused", "Fuser", "fuse"]
 
@@ -45,7 +47,6 @@ HEAVY_TILE = 512
 STRIP_PIXELS = 1 << 24
 STRIP_TILE = 512
 TONES = ("none", "minmax", "percentile")
-Source = Any  # a path, a PIL image, a numpy array or a torch tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,12 @@ class FuseConfig:
     noise_std: standard deviation of the sources' noise on [0, 1], one value for all or one for each, or "auto" to
     estimate it, as some presets do unasked; 0 for none; also as text, "0.06,0.02". Where there is noise, ``steps``
     counts the network evaluations for each noisy source.
+    align: "none", or the kind of transform that brings every source onto the grid of the last one: "resize",
+    "translation", "affine", "homography" (estimated, refused where it cannot be trusted). transform: instead of that, a
+    file of ``save_transform``, or ``Transform`` objects, one for each source but the last.
+    range: which values are black and white, "auto", "full", "LOW:HIGH" or "pLOW:pHIGH", for all sources of more than
+    8 bits, or one for each with commas between; None: full, but auto for 16-bit counts that use little of it.
+    clahe: local contrast of the sources of more than 8 bits.
     """
 
     preset: str = DEFAULT_PRESET
@@ -74,6 +81,10 @@ class FuseConfig:
     tile: int | None = None
     compile: bool = False
     noise_std: float | str | tuple[float, ...] | None = None
+    align: str = "none"
+    transform: str | Path | Transform | tuple[Transform, ...] | None = None
+    range: str | tuple[Range, ...] | None = None
+    clahe: bool = False
 
     def __post_init__(self) -> None:
         for name in ("device", "dtype"):  # torch's own objects will do: torch.device("cpu"), torch.float32
@@ -85,14 +96,29 @@ class FuseConfig:
             whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
             if not whole and not (name in ("steps", "tile") and value is None):
                 raise problem(name, repr(value), "a whole number")
-        for name in ("preset", "tone", "device"):
+        for name in ("preset", "tone", "device", "align"):
             if not isinstance(getattr(self, name), str) and not (name == "tone" and self.tone is None):
                 raise problem(name, repr(getattr(self, name)), "a name")
         if not isinstance(self.prior, str | Path):
             raise problem("prior", repr(self.prior), '"bundled" or a folder')
-        if not isinstance(self.compile, bool):
-            raise problem("compile", repr(self.compile), "True or False")
+        for name in ("compile", "clahe"):
+            if not isinstance(getattr(self, name), bool):
+                raise problem(name, repr(getattr(self, name)), "True or False")
         object.__setattr__(self, "noise_std", check_noise_std(self.noise_std))
+        object.__setattr__(self, "range", parse_ranges(self.range))
+        object.__setattr__(self, "transform", _transforms(self.transform))
+        check_choice("align", self.align, ALIGNS)
+        if self.transform and self.align != "none":
+            raise problem(
+                "align", f"{self.align!r} beside a transform", "one of the two", "A transform knows its kind."
+            )
+
+    @property
+    def preparation(self) -> Preparation:
+        """What is done to sources before they are fused."""
+        given = self.transform if isinstance(self.transform, tuple) else ()
+        ranges = self.range if isinstance(self.range, tuple) else None
+        return Preparation(ranges, self.clahe, self.align, given)
 
     def resolve(self) -> Preset:
         """The preset with the overrides put in, all checked. Raises DDFMError."""
@@ -108,7 +134,8 @@ class FuseConfig:
         return dataclasses.replace(preset, dtype=self.dtype or preset.dtype)
 
     def check_count(self, count: int) -> None:
-        """Refuse, before any work, noise for another number of sources. Raises DDFMError."""
+        """Refuse, before any work, noise, ranges, transforms for another number of sources. Raises DDFMError."""
+        self.preparation.check_count(count)
         if isinstance(self.noise_std, tuple) and len(self.noise_std) not in (1, count):
             raise problem("noise_std", f"{len(self.noise_std)} values", f"one, or {count}, one for each source")
 
@@ -117,13 +144,29 @@ class FuseConfig:
         encode_image(np.zeros((1, 1), np.float32), suffix, bit_depth=self.bit_depth)
 
 
+def _transforms(given: Any) -> tuple[Transform, ...] | None:
+    """A transform, several, or the file they are in. Raises DDFMError."""
+    if given is None or isinstance(given, str | Path):
+        return None if given is None else load_transforms(given)
+    several = (given,) if isinstance(given, Transform) else given
+    if not isinstance(several, list | tuple) or not several or not all(isinstance(x, Transform) for x in several):
+        raise problem("transform", type(given).__name__, "a file, a ddfm.registration.Transform or a tuple of them")
+    return tuple(several)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fused:
-    """A fused image: ``data`` float32 in [0, 1], (H, W) or (H, W, 3), and ``report``, what made it."""
+    """A fused image: ``data`` float32 in [0, 1], (H, W) or (H, W, 3), and ``report``, what made it.
+
+    transforms: of the sources but the last, where they were aligned; pictures: then the sources on the common grid,
+    uint8, to judge it by.
+    """
 
     data: np.ndarray
     report: dict[str, Any]
     bit_depth: int = 8
+    transforms: tuple[Transform, ...] = ()
+    pictures: tuple[np.ndarray, ...] = ()
 
     def encode(self, suffix: str = ".png") -> bytes:
         """The content of an image file with that suffix."""
@@ -135,11 +178,27 @@ class Fused:
         write_bytes(path, self.encode(path.suffix), overwrite=overwrite)
         return path
 
+    def save_transform(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the transforms as JSON, for ``transform``; DDFMError where nothing was aligned."""
+        self._check_aligned()
+        return save_transforms(path, self.transforms, overwrite=overwrite)
+
+    def checkerboard(self, number: int = 1) -> np.ndarray:
+        """Squares of a source (1 is the first) and of the last in turn, float32 in [0, 1]: edges should go on."""
+        self._check_aligned()
+        if not 1 <= number < len(self.pictures):
+            raise problem("number", number, f"1 to {len(self.pictures) - 1}, a source but the last")
+        return checkerboard(self.pictures[number - 1] / np.float32(255), self.pictures[-1] / np.float32(255))
+
+    def _check_aligned(self) -> None:
+        if not self.transforms:
+            raise problem("align", "none", "a fusion with align or transform", "Fuse with align='affine', for example.")
+
     def to_pil(self) -> Any:
         """A Pillow image, 8 bits."""
         from PIL import Image as PILImage
 
-        return PILImage.fromarray(np.rint(self.data * 255).astype(np.uint8))
+        return PILImage.fromarray(_eight_bits(self.data))
 
 
 def check_device(name: str) -> torch.device:
@@ -193,6 +252,7 @@ class Fuser:
         }
         if self.config.compile:  # only then, so that runs without it can still be taken up again
             extra["compile"] = True
+        extra |= self.config.preparation.settings()
         return {
             "preset": self.preset.label,
             "hash": settings_hash(chosen, self.prior["sha256"]),
@@ -209,15 +269,16 @@ class Fuser:
         Raises DDFMError naming the source and the remedy.
         """
         begun = time.perf_counter()
-        images = [open_source(s, f"source {n}") for n, s in enumerate(sources, 1)]
-        self.config.check_count(len(images))
-        notes = check_images(images) + self._notes() + self.palette_notes(images[0])
+        self.config.check_count(len(sources))
+        gathered = self.config.preparation.gather(sources)
+        images, notes = gathered.images, gathered.notes + self._notes() + self.palette_notes(gathered.images[0])
         check_memory(*images[0].size, self.bytes_needed(*images[0].size))
-        inputs = [describe(image) for image in images]
+        pictures = tuple(_eight_bits(image.data) for image in images) if gathered.transforms else ()
         data, found = self._large(images, on_step) if self._in_strips(*images[0].size) else self._whole(images, on_step)
         report = {
-            "inputs": inputs,
+            "inputs": gathered.inputs,
             **self.settings,
+            **_alignment(gathered),
             "versions": versions(),
             "warnings": notes + found.pop("warnings"),
             "seconds": round(time.perf_counter() - begun, 3),
@@ -225,7 +286,7 @@ class Fuser:
             "tile": self._tile(*data.shape[:2]),
             **found,
         }
-        return Fused(data, report, self.config.bit_depth)
+        return Fused(data, report, self.config.bit_depth, gathered.transforms, pictures)
 
     def _notes(self) -> list[str]:
         """What the user should know of these settings."""
@@ -343,6 +404,19 @@ class Fuser:
         )
 
 
+def _alignment(gathered: Gathered) -> dict[str, Any]:
+    """Of the report: the transforms, and how much of the picture each source shows."""
+    if not gathered.transforms:
+        return {}
+    done = [one.plain() | {"inside": round(one.share_inside, 3)} for one in gathered.transforms]
+    return {"align": {"kind": gathered.transforms[0].kind, "transforms": done}}
+
+
+def _eight_bits(data: np.ndarray) -> np.ndarray:
+    levels: np.ndarray = np.rint(data * 255).astype(np.uint8)
+    return levels
+
+
 @contextlib.contextmanager
 def _quiet_diffusers() -> Iterator[None]:
     from diffusers.utils import logging
@@ -373,64 +447,6 @@ def _fuser(config: FuseConfig) -> Fuser:
     return Fuser(config)
 
 
-def open_source(source: Source, name: str) -> Image:
-    """Any accepted kind of source as an ``Image``."""
-    if isinstance(source, Image):
-        return source
-    if isinstance(source, str | Path):
-        return read_image(source)
-    if isinstance(source, Tensor):
-        return from_array(_as_array(source, name), name)
-    if isinstance(source, np.ma.MaskedArray):
-        raise problem(name, "a masked array", "a plain one", "Fill the mask first: x.filled(0).")
-    if isinstance(source, np.ndarray):
-        return from_array(source, name)
-    if hasattr(source, "getbands"):
-        return from_pil(source, name)
-    raise problem(name, type(source).__name__, "a path, a PIL image, a numpy array or a torch tensor")
-
-
-def _as_array(tensor: Tensor, name: str) -> np.ndarray:
-    """A tensor (H, W) or (C, H, W) as an array (H, W) or (H, W, C). Raises DDFMError."""
-    shape = tuple(tensor.shape)
-    if tensor.layout != torch.strided or tensor.is_meta:
-        raise problem(name, "a sparse or meta tensor", "a dense one with values", "Use x.to_dense().")
-    if tensor.ndim == 4:
-        raise problem(
-            name, f"a batch of shape {shape}", "one image, (H, W) or (C, H, W)", "Give the images one by one."
-        )
-    if tensor.ndim == 3 and shape[0] not in (1, 2, 3, 4):
-        raise problem(name, f"shape {shape}", "channels first, (C, H, W)", "Use x.permute(2, 0, 1).")
-    tensor = tensor.detach().cpu()
-    array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    return array.transpose(1, 2, 0) if array.ndim == 3 else array
-
-
-def name_of(image: Image, number: int) -> str:
-    """How messages call a source."""
-    return str(image.path) if image.path else f"source {number}"
-
-
-def check_images(images: Sequence[Image]) -> list[str]:
-    """Refuse what cannot be fused; return, and warn of, what should be known."""
-    if len(images) < 2:
-        raise problem("sources", f"{len(images)} source", "two or more")
-    sizes = [image.size for image in images]
-    names = [name_of(image, n) for n, image in enumerate(images, 1)]
-    if len(set(sizes)) > 1:
-        got = ", ".join(f"{n} is {w}x{h}" for n, (h, w) in zip(names, sizes, strict=True))
-        raise problem(
-            "sources",
-            got,
-            "one size (width x height)",
-            "Resize or register them to each other first, in any image editor; the option --align is to come.",
-        )
-    if min(sizes[0]) < MIN_SIZE:
-        height, width = sizes[0]
-        raise problem(names[0], f"{width}x{height} pixels", f"{MIN_SIZE}x{MIN_SIZE} or more")
-    return _notes(images, names)
-
-
 #: Peak bytes a pixel with the bundled prior, measured (benchmarks/memory.py, large.py), colour included: all of it,
 #: where the network sees the whole image; what comes beside a tile; the same with EM in strips.
 BYTES_PER_PIXEL = 1200
@@ -448,30 +464,6 @@ def check_memory(height: int, width: int, need: float) -> None:
             f"what fits the {free / 1e9:.1f} GB of free memory",
             "Reduce or crop them, or let the network see less of them at once: --tile 256.",
         )
-
-
-def _notes(images: Sequence[Image], names: Sequence[str]) -> list[str]:
-    notes = [f"{n}: {note}" for n, image in zip(names, images, strict=True) for note in image.notes]
-    for n, image in zip(names, images, strict=True):
-        if image.alpha is not None:
-            notes.append(f"{n}: transparency is not used, the fused image is opaque")
-    for k in range(1, len(images)):
-        if np.array_equal(images[0].data, images[k].data):
-            notes.append(f"{names[0]} and {names[k]} are the same picture")
-            warnings.warn(notes[-1], DDFMWarning, stacklevel=4)
-    return notes
-
-
-def describe(image: Image) -> dict[str, Any]:
-    """A source for the report."""
-    return {
-        "path": str(image.path) if image.path else None,
-        "sha256": file_sha256(image.path) if image.path else None,
-        "format": image.format,
-        "size": list(image.size),
-        "bit_depth": image.bit_depth,
-        "color": image.is_color,
-    }
 
 
 def as_batch(image: Image) -> Tensor:

@@ -20,9 +20,7 @@ from ddfm._checks import check_range, problem
 from ddfm.fusion import (
     Fuser,
     Source,
-    check_images,
     check_memory,
-    open_source,
     put_color,
     stretch_ends,
     stretch_to,
@@ -113,6 +111,8 @@ class SceneFuser:
         check_range("memory", memory, 0, 1)
         check_range("carry", carry, 0, 1)
         self.fuser, self.memory, self.carry = fuser, memory, carry
+        # ranges and transforms that the first picture shows stay, beyond cuts too: the cameras are the same
+        self._preparation = fuser.config.preparation
         self.reset()
 
     def reset(self) -> None:
@@ -131,7 +131,7 @@ class SceneFuser:
         if not frames:
             raise problem("frames", "none", "a sample of frames to learn from")
         self.reset()
-        height, width = self._open(frames[0])[0].size
+        height, width = self._open(frames[len(frames) // 2])[0].size  # the ends of a volume may be empty
         keep = min(len(frames), max(1, MOST_PIXELS // (height * width)))
         chosen = [frames[round(n)] for n in np.linspace(0, len(frames) - 1, keep)]
         lumas = [[to_luma(image) for image in self._open(frame)] for frame in chosen]
@@ -157,9 +157,10 @@ class SceneFuser:
         return put_color(stretch_to(luma, ends), planes, self._preset.chroma)
 
     def _open(self, sources: Sequence[Source]) -> list[Image]:
-        images = [open_source(s, f"source {n}") for n, s in enumerate(sources, 1)]
-        self.fuser.config.check_count(len(images))
-        check_images(images)
+        self.fuser.config.check_count(len(sources))
+        gathered = self._preparation.gather(sources)
+        self._preparation = self._preparation.settled(gathered)
+        images = gathered.images
         if self._preset is None:
             check_memory(*images[0].size, self.fuser.bytes_needed(*images[0].size))
         return images

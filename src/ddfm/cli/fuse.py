@@ -10,9 +10,11 @@ import typer
 from ddfm.cli import video, volumes
 from ddfm.cli._folders import Columns, Name, Patterns, Recursive, SkipUnmatched, Suffix
 from ddfm.cli._outcomes import summary
+from ddfm.cli._preparing import Align, Checkerboard, Clahe, SaveTransform, TransformFile, ValueRange
 from ddfm.cli._shared import Device, Overwrite, PresetOption, PriorOption, Seed, Steps, progress_bar, say
 
 if TYPE_CHECKING:
+    from ddfm.beside import Beside
     from ddfm.engine import Job, Outcome
     from ddfm.fusion import FuseConfig
 
@@ -74,6 +76,12 @@ def fuse(
     tile: Tile = None,
     compile: Compile = False,
     noise_std: NoiseStd = None,
+    align: Align = "none",
+    transform: TransformFile = None,
+    save_transform: SaveTransform = None,
+    checkerboard: Checkerboard = None,
+    value_range: ValueRange = None,
+    clahe: Clahe = False,
     pattern: Patterns = None,
     recursive: Recursive = False,
     columns: Columns = None,
@@ -100,6 +108,7 @@ def fuse(
     series are fused as volumes, slice by slice; the result is not for diagnosis.
     """
     from ddfm import engine
+    from ddfm.beside import Beside
     from ddfm.fusion import FuseConfig
 
     config = FuseConfig(
@@ -114,6 +123,10 @@ def fuse(
         tile=tile,
         compile=compile,
         noise_std=noise_std,
+        align=align,
+        transform=transform,
+        range=value_range,
+        clahe=clahe,
     )
     given = volumes.typed(ctx)
     clip = video.clip_config(fps, offset, tolerance, crf, lossless, keep_partial)
@@ -136,9 +149,11 @@ def fuse(
         preset=preset.partition("@")[0],
     )
     folder = None if engine.kind_of(sources) == "files" else output
+    beside = Beside(save_transform, checkerboard, folder)
     _check(jobs, config, folder, overwrite, report)
+    beside.check(config, overwrite)
     _hint(jobs[0], preset)
-    raise typer.Exit(_run(jobs, config, folder, overwrite, report))
+    raise typer.Exit(_run(jobs, config, folder, overwrite, report, beside))
 
 
 def _check(jobs: list[Job], config: FuseConfig, folder: Path | None, overwrite: bool, report: Path | None) -> None:
@@ -165,7 +180,9 @@ def _hint(job: Job, preset: str) -> None:
         say(f"note: {job.sources[0].name} is called a scan; --preset {other} is made for scans", "yellow")
 
 
-def _run(jobs: list[Job], config: FuseConfig, folder: Path | None, overwrite: bool, report: Path | None) -> int:
+def _run(
+    jobs: list[Job], config: FuseConfig, folder: Path | None, overwrite: bool, report: Path | None, beside: Beside
+) -> int:
     """Fuse with a progress bar, say what became of the pairs, and return the exit code."""
     from ddfm import engine
     from ddfm.fusion import Fuser
@@ -179,7 +196,7 @@ def _run(jobs: list[Job], config: FuseConfig, folder: Path | None, overwrite: bo
 
         outcomes: list[Outcome] = []
         journal = folder / engine.JOURNAL if folder else None
-        options = {"overwrite": overwrite, "journal": journal, "report": report, "on_step": on_step}
+        options = {"overwrite": overwrite, "journal": journal, "report": report, "on_step": on_step, "beside": beside}
         try:
             fuser = Fuser(config)
             for outcome in engine.run(jobs, fuser, **options):  # type: ignore[arg-type]

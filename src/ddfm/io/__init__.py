@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image as PILImage
 
+    from ddfm.io.ranges import Range, Relation
+
 __all__ = [
     "MAX_PIXELS",
     "SUFFIXES",
@@ -57,7 +59,8 @@ class Image:
 
     ``bit_depth`` is 8 or 16 (of the file; floats count as 16), ``alpha`` (H, W) float32 in [0, 1] or
     None where all is opaque, ``path`` None if it is from memory, ``format`` such as "PNG", and ``notes``
-    tell what was undone on the way in ("palette expanded").
+    tell what was undone on the way in ("palette expanded"). ``relation`` leads back from levels to the
+    source's own values where a range was put to them, see :mod:`ddfm.io.ranges`.
     """
 
     data: np.ndarray
@@ -66,6 +69,7 @@ class Image:
     path: Path | None
     format: str
     notes: tuple[str, ...] = ()
+    relation: Relation | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -81,9 +85,10 @@ class Image:
 # --- reading ----------------------------------------------------------------------------------------
 
 
-def read_image(path: str | Path) -> Image:
+def read_image(path: str | Path, span: Range | None = None) -> Image:
     """Read an image file of one frame; its content decides the format.
 
+    ``span``: which values are black and white, for radiometric sources; None: all that the type can hold.
     Raises DDFMError, naming the file and a remedy, if it is missing, empty, cut short, damaged,
     animated, of several pages, larger than MAX_PIXELS, or of a kind that is not read here.
     """
@@ -92,34 +97,42 @@ def read_image(path: str | Path) -> Image:
     raw, kind = _load(path)
     # A GIF's decoder refuses it with a better reason than the suffix.
     suffix_kind = kind if kind == "GIF" else _format_of(path.suffix, name)
-    pixels = raster.decode(raw, kind, name)
+    pixels = raster.decode(raw, kind, name, counts=_is_asked(span))
     notes = () if kind == suffix_kind else (f"suffix {path.suffix}, but the content is {kind}",)
-    return _finish(pixels, path, kind, notes)
+    return _finish(pixels, path, kind, notes, span, name)
 
 
-def from_array(array: np.ndarray, name: str = "array") -> Image:
+def from_array(array: np.ndarray, name: str = "array", span: Range | None = None) -> Image:
     """Make an Image of a NumPy array (H, W) or (H, W, C): 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA.
 
     uint8 and uint16 span their type; floats are in [0, 1] and count as 16 bits. ``name`` stands
-    in the messages. Raises DDFMError on other types and shapes, NaN, and floats outside [0, 1].
+    in the messages. ``span`` as in :func:`read_image`; with it integers and floats of any type and value will do.
+    Raises DDFMError on other types and shapes, NaN, and floats outside [0, 1].
     """
     import numpy as np
 
     array = np.asarray(array)
     _check_shape(name, array)
     scale = {"uint8": 255, "uint16": 65535}.get(array.dtype.name, 1)
-    if scale == 1:
-        raster.check_unit(name, array)
-    return _finish(raster.Pixels(array, scale, 8 if scale == 255 else 16), None, "array")
+    if scale == 1 and _is_asked(span) and array.dtype.kind in "iuf":
+        scale = 0
+    elif scale == 1:
+        raster.check_unit(name, array, raster.RANGE_REMEDY if array.dtype.kind in "iuf" else "")
+    return _finish(raster.Pixels(array, scale, 8 if scale == 255 else 16), None, "array", (), span, name)
 
 
-def from_pil(image: PILImage.Image, name: str = "image") -> Image:
+def from_pil(image: PILImage.Image, name: str = "image", span: Range | None = None) -> Image:
     """Make an Image of a Pillow image: any mode, its EXIF orientation applied.
 
-    Note that Pillow itself opens 16-bit colour PNG with 8 bits; :func:`read_image` does not.
+    Note that Pillow itself opens 16-bit colour PNG with 8 bits; :func:`read_image` does not. ``span`` as there;
+    modes I and F are read as the array that they hold.
     Raises DDFMError if the pixels cannot be loaded or do not fit 16 bits.
     """
-    return _finish(raster.decode_pil(image, name), None, image.format or "PIL")
+    if _is_asked(span) and image.mode in ("I", "F"):
+        import numpy as np
+
+        return from_array(np.asarray(image), name, span)
+    return _finish(raster.decode_pil(image, name), None, image.format or "PIL", (), span, name)
 
 
 def list_images(folder: str | Path) -> list[Path]:
@@ -157,7 +170,19 @@ def _load(path: Path) -> tuple[bytes, str]:
         return file.read(), kind
 
 
-def _finish(pixels: raster.Pixels, path: Path | None, kind: str, notes: tuple[str, ...] = ()) -> Image:
+def _is_asked(span: Range | None) -> bool:
+    """Whether the user named a range, so that values of any kind can be read."""
+    return span is not None and span.kind != "usual"
+
+
+def _finish(
+    pixels: raster.Pixels,
+    path: Path | None,
+    kind: str,
+    notes: tuple[str, ...] = (),
+    span: Range | None = None,
+    name: str = "",
+) -> Image:
     """Turn samples into an Image: upright, alpha apart, equal channels made grey, floats in [0, 1]."""
     array, notes = pixels.array, notes + pixels.notes
     if 2 <= pixels.orientation <= 8:
@@ -173,9 +198,30 @@ def _finish(pixels: raster.Pixels, path: Path | None, kind: str, notes: tuple[st
     if array.shape[2] == 3 and (array == array[..., :1]).all():
         array = array[..., :1]
         notes += ("equal channels: read as grey",)
-    data = _unit(array[..., 0] if array.shape[2] == 1 else array, pixels.scale)
-    alpha = None if alpha is None else _unit(alpha, pixels.scale)
-    return Image(data, pixels.bit_depth, alpha, path, kind, notes)
+    array = array[..., 0] if array.shape[2] == 1 else array
+    data, relation, more = _levels(array, pixels, span, name)
+    alpha = None if alpha is None else _unit(alpha, pixels.scale or 1)
+    return Image(data, pixels.bit_depth, alpha, path, kind, notes + more, relation)
+
+
+def _levels(
+    array: np.ndarray, pixels: raster.Pixels, span: Range | None, name: str
+) -> tuple[np.ndarray, Relation | None, tuple[str, ...]]:
+    """Samples as floats in [0, 1]; where a range was put to them the relation back, and a note if nobody asked."""
+    if span is None or (span.deep_only and pixels.bit_depth == 8):
+        return _unit(array, pixels.scale), None, ()
+    from ddfm.io.ranges import is_narrow, to_levels
+
+    if span.kind == "usual" and not is_narrow(array, pixels.scale):
+        return _unit(array, pixels.scale), None, ()
+    levels, relation = to_levels(array, span, pixels.scale or None, name)
+    if span.kind != "usual":
+        lost = relation.below + relation.above
+        text = f"{lost:.0%} of the values lie outside --range {span} and are clipped"
+        return levels, relation, (text,) * (lost > 0.2)
+    low, high = relation.values((0, 1))
+    note = f"counts {low:.0f} to {high:.0f} of 16 bits shown as black to white, as --range auto does"
+    return levels, relation, (f"{note}; for a series say --range {low:.0f}:{high:.0f}, to leave it --range full",)
 
 
 def _unit(array: np.ndarray, scale: int) -> np.ndarray:

@@ -18,6 +18,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ddfm._checks import DDFMError, problem
@@ -40,6 +41,8 @@ MAX_PIXELS = 178_956_970  # height x width; beyond it lies a mistake or a decomp
 
 _SIGNATURES = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP", b"GIF8": "GIF"}
 _SIGNATURES |= {b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "TIFF", b"MM\0+": "TIFF"}
+#: To say what can be done about counts, kelvins and degrees.
+RANGE_REMEDY = "Of a thermal camera? Then say what is black and white: --range auto, or LOW:HIGH."
 _ORIENTATION = 0x0112  # the tag of EXIF and TIFF alike
 _PILLOW = threading.Lock()
 _SILENT = logging.NullHandler()
@@ -51,8 +54,9 @@ _TIFF_TAGS |= {322, 323, 324, 325, 338, 339, 347, 530}
 class Pixels(NamedTuple):
     """Samples as stored, (H, W) or (H, W, C); with C = 2 or 4 the last channel is alpha.
 
-    ``scale`` is the sample that means 1.0 (255, 65535, 1 for floats), ``bit_depth`` 8 or 16,
-    ``orientation`` the EXIF value 1 to 8, still to be applied, ``notes`` what was undone.
+    ``scale`` is the sample that means 1.0 (255, 65535, 1 for floats; 0 where nothing says so, for values that
+    a range is still to be put to), ``bit_depth`` 8 or 16, ``orientation`` the EXIF value 1 to 8, still to be
+    applied, ``notes`` what was undone.
     """
 
     array: np.ndarray
@@ -65,8 +69,8 @@ class Pixels(NamedTuple):
 # --- checks -----------------------------------------------------------------------------------------
 
 
-def check_unit(name: str, array: np.ndarray) -> None:
-    """Raise DDFMError unless ``array`` holds finite floats in [0, 1]."""
+def check_unit(name: str, array: np.ndarray, hint: str = "") -> None:
+    """Raise DDFMError unless ``array`` holds finite floats in [0, 1]; ``hint`` ends the remedy."""
     if array.dtype.kind != "f":
         remedy = "Scale it to floats in [0, 1], or give uint8 or uint16 samples to ddfm.io.from_array."
         raise problem(name, f"dtype {array.dtype}", "floats in [0, 1]", remedy)
@@ -74,7 +78,7 @@ def check_unit(name: str, array: np.ndarray) -> None:
     if not (math.isfinite(low) and math.isfinite(high)):  # NaN and both infinities end up here
         raise problem(name, "NaN or infinite values", "floats in [0, 1]", "Repair or mask them first.")
     if low < 0 or high > 1:
-        remedy = "Scale to [0, 1] by the range that the values may take, or clip."
+        remedy = f"Scale to [0, 1] by the range that the values may take, or clip. {hint}".rstrip()
         raise problem(name, f"floats in [{low:.7g}, {high:.7g}]", "floats in [0, 1]", remedy)
 
 
@@ -161,13 +165,14 @@ def sniff(head: bytes, name: str) -> str:
     raise problem(name, f"content that begins with {head[:8]!r}", expected, "Convert it to PNG.")
 
 
-def decode(raw: bytes, kind: str, name: str) -> Pixels:
+def decode(raw: bytes, kind: str, name: str, *, counts: bool = False) -> Pixels:
     """Decode the content of a file of one frame, of the ``kind`` that :func:`sniff` found.
 
+    ``counts``: let TIFF samples of any real type and value pass, which have no place in [0, 1] yet.
     Raises DDFMError, beginning with ``name``, if it is cut short, damaged, animated, of several
     pages, larger than MAX_PIXELS, or of a kind of samples that is not read here.
     """
-    decoder = _DECODERS.get(kind)
+    decoder = partial(_decode_tiff, counts=True) if counts and kind == "TIFF" else _DECODERS.get(kind)
     try:
         return decoder(raw, name) if decoder else _decode_pillow(kind, raw, name)
     except (DDFMError, MemoryError, ImportError):
@@ -303,7 +308,7 @@ def _png_chunks(raw: bytes) -> dict[bytes, memoryview]:
 # --- reading: TIFF ----------------------------------------------------------------------------------
 
 
-def _decode_tiff(raw: bytes, name: str) -> Pixels:
+def _decode_tiff(raw: bytes, name: str, counts: bool = False) -> Pixels:
     import tifffile
 
     logging.getLogger("tifffile").addHandler(_SILENT)  # the checks below speak instead
@@ -316,7 +321,7 @@ def _decode_tiff(raw: bytes, name: str) -> Pixels:
         page = pages[0]
         _check_size(name, page.imagelength, page.imagewidth)
         _check_tiff_complete(tif, page, raw)
-        return _tiff_pixels(page, name)
+        return _tiff_pixels(page, name, counts)
 
 
 def _check_tiff_complete(tif: Any, page: Any, raw: bytes) -> None:
@@ -338,7 +343,7 @@ def _check_tiff_complete(tif: Any, page: Any, raw: bytes) -> None:
         raise EOFError("a strip or tile lies outside the file")
 
 
-def _tiff_pixels(page: Any, name: str) -> Pixels:
+def _tiff_pixels(page: Any, name: str, counts: bool) -> Pixels:
     import numpy as np
 
     ink, channels = int(page.photometric), page.samplesperpixel
@@ -346,11 +351,13 @@ def _tiff_pixels(page: Any, name: str) -> Pixels:
     if not 0 <= channels - wanted <= (0 if ink == 3 else 1) or wanted == 0:
         got = f"{channels} channels of {getattr(page.photometric, 'name', ink)}"
         raise problem(name, got, "grey, RGB or palette, with one alpha at most", "Export it as RGB.")
-    array, scale, depth = _tiff_levels(page, name)
+    array, scale, depth = _tiff_levels(page, name, counts)
     if array.ndim == 3 and page.axes.startswith("S"):  # one plane after the other
         array = np.moveaxis(array, 0, -1)
     notes: tuple[str, ...] = ()
     if ink == 0:
+        if scale == 0 or (counts and array.dtype.kind == "f"):
+            raise problem(name, "values of which zero is white", "black is zero", "Convert it, or say no --range.")
         grey = array[..., :1] if array.ndim == 3 else array
         grey[...] = scale - grey
         notes = ("white is zero: inverted",)
@@ -364,14 +371,17 @@ def _tiff_pixels(page: Any, name: str) -> Pixels:
     return Pixels(array, scale, depth, int(turn.value) if turn else 1, notes)
 
 
-def _tiff_levels(page: Any, name: str) -> tuple[np.ndarray, int, int]:
-    """Return the samples as stored, the sample value that means 1, and 8 or 16."""
+def _tiff_levels(page: Any, name: str, counts: bool) -> tuple[np.ndarray, int, int]:
+    """Return the samples as stored, the sample value that means 1 (0: unknown), and 8 or 16."""
     array, bits = page.asarray(), page.bitspersample
     if array.dtype.kind == "f":
-        check_unit(name, array)
-        return array, 1, 16
+        if not counts:
+            check_unit(name, array, RANGE_REMEDY)
+        return array, 0 if counts else 1, 16
     if array.dtype.kind not in "bu" or not isinstance(bits, int) or bits > 16:
-        remedy = "Convert it to 16 bits, or to floats in [0, 1]."
+        if counts and array.dtype.kind in "iu":
+            return array, 0, 16
+        remedy = f"Convert it to 16 bits, or to floats in [0, 1]. {RANGE_REMEDY}"
         raise problem(name, f"{array.dtype} samples", "1 to 16 bits without sign, or floats", remedy)
     array = array.astype("uint8" if bits <= 8 else "uint16")
     return array, 2**bits - 1, 8 if bits <= 8 else 16

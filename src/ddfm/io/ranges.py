@@ -1,0 +1,179 @@
+"""Counts to grey levels: which values of a radiometric source are black and white, and how to get back.
+
+A thermal camera writes counts (14 bits in 16 are usual), kelvins or degrees. A :class:`Range` says which of them become
+0 and 1, a :class:`Relation` what was done, so that ``value = slope * level + offset`` gives the counts again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+import numpy as np
+
+from ddfm._checks import DDFMError, problem
+
+__all__ = ["USUAL", "Range", "Relation", "local_contrast", "parse_ranges", "to_levels"]
+
+#: Percentiles of ``auto``: a few dead pixels go, a person far away stays.
+AUTO = (0.1, 99.9)
+#: Less of a 16-bit source's range than this, between those percentiles, and it is taken for counts, not for a picture.
+NARROW = 1 / 8
+#: Pixels that percentiles are taken from, at most; of larger pictures every n-th.
+MOST_SAMPLES = 1 << 22
+#: Grey levels and clip limit of the local contrast, and its tiles each way.
+CLAHE_LEVELS, CLAHE_LIMIT, CLAHE_TILES = 1024, 2.0, 8
+
+_KINDS = ("auto", "full", "values", "percentiles", "usual")
+_FORMS = "auto, full, LOW:HIGH (values) or pLOW:pHIGH (percentiles)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Which values become black and white.
+
+    kind: "auto" (percentiles 0.1 and 99.9), "full" (what the type can hold), "values" or "percentiles" with ``low`` and
+    ``high``, or "usual": full, but auto for 16-bit grey whose values keep to less than an eighth of it. deep_only:
+    leave sources of 8 bits as they are.
+    """
+
+    kind: str
+    low: float = math.nan
+    high: float = math.nan
+    deep_only: bool = False
+
+    def __str__(self) -> str:
+        if self.kind == "values":
+            return f"{self.low:g}:{self.high:g}"
+        if self.kind == "percentiles":
+            return f"p{self.low:g}:p{self.high:g}"
+        return "auto" if self.kind == "usual" else self.kind
+
+
+#: What holds where the user says nothing.
+USUAL = Range("usual", deep_only=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Relation:
+    """value = slope * level + offset, for levels in [0, 1] (divide an 8-bit level by 255 first).
+
+    slope, offset: in the source's own unit. below, above: share of the pixels that were clipped to 0 and to 1, whose
+    values are lost. asked: the range in words. local_contrast: True where the level was changed afterwards by CLAHE, so
+    that the relation holds before it.
+    """
+
+    slope: float
+    offset: float
+    below: float
+    above: float
+    asked: str
+    local_contrast: bool = False
+
+    def values(self, levels: Any) -> np.ndarray:
+        """Levels in [0, 1] to the source's values, float64."""
+        return self.slope * np.asarray(levels, np.float64) + self.offset
+
+    @property
+    def span(self) -> Range:
+        """The range by its values."""
+        return Range("values", self.offset, self.offset + self.slope)
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        return dataclasses.asdict(self) | {"formula": "value = slope * level + offset, level in [0, 1]"}
+
+
+def parse_ranges(text: str | tuple[Range, ...] | None) -> tuple[Range, ...] | None:
+    """``--range`` as ranges: one for all sources of more than 8 bits, or one for each. Raises DDFMError."""
+    if text is None or isinstance(text, tuple):
+        return text
+    if not isinstance(text, str):
+        raise problem("range", repr(text), f"text: {_FORMS}")
+    parts = [part.strip() for part in text.split(",")]
+    return tuple(_parse(part, deep_only=len(parts) == 1) for part in parts)
+
+
+def _parse(part: str, deep_only: bool) -> Range:
+    if part in ("auto", "full"):
+        return Range(part, deep_only=deep_only)
+    number = r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)"
+    match = re.fullmatch(rf"(p?){number}:(p?){number}", part, re.IGNORECASE)
+    if not match or bool(match[1]) != bool(match[3]):
+        raise problem("range", repr(part), f"{_FORMS}; one for each source with commas between")
+    low, high = float(match[2]), float(match[4])
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise problem("range", repr(part), "LOW below HIGH")
+    if match[1] and not 0 <= low < high <= 100:
+        raise problem("range", repr(part), "percentiles from 0 to 100")
+    return Range("percentiles" if match[1] else "values", low, high, deep_only)
+
+
+def to_levels(values: np.ndarray, asked: Range, scale: int | None, name: str) -> tuple[np.ndarray, Relation]:
+    """Values of any real type to float32 levels in [0, 1], and the relation back.
+
+    scale: what the type can hold, None where nothing says so. Raises DDFMError for values that are not finite, none of
+    them within the range, or without any range of their own where it is to be found.
+    """
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise problem(name, "NaN or infinite values", "finite ones", "Repair or mask them first.")
+    low, high = _ends(values, asked, scale, name)
+    levels = np.empty(values.shape, np.float32)
+    below = above = 0
+    for top in range(0, len(values), 256):  # some rows at a time: no second picture of doubles
+        part = (values[top : top + 256].astype(np.float64) - low) / (high - low)
+        below, above = below + int((part < 0).sum()), above + int((part > 1).sum())
+        levels[top : top + 256] = np.clip(part, 0, 1)
+    if below + above == values.size:
+        got = f"values from {values.min():g} to {values.max():g}"
+        raise problem(name, got, f"some within the --range {asked}", "Name their own range, or use --range auto.")
+    return levels, Relation(high - low, low, below / values.size, above / values.size, str(asked))
+
+
+def is_narrow(values: np.ndarray, scale: int | None) -> bool:
+    """Whether 16-bit values look like counts of a camera rather than like a picture."""
+    if scale != 65535 or values.ndim != 2:
+        return False
+    low, high = _percentiles(values, AUTO)
+    return bool(0 < high - low < NARROW * scale)
+
+
+def _ends(values: np.ndarray, asked: Range, scale: int | None, name: str) -> tuple[float, float]:
+    if asked.kind == "values":
+        return asked.low, asked.high
+    if asked.kind == "full":
+        if scale is None:
+            got = f"{values.dtype} values from {values.min():g} to {values.max():g}, which have no full range"
+            raise problem(name, got, "--range auto or LOW:HIGH")
+        return 0.0, float(scale)
+    low, high = _percentiles(values, (asked.low, asked.high) if asked.kind == "percentiles" else AUTO)
+    if low == high:  # a flat picture with a few outliers, or a flat one
+        low, high = float(values.min()), float(values.max())
+    if low == high:
+        remedy = "There is nothing to stretch; use --range LOW:HIGH, or full."
+        raise problem(name, f"one value everywhere, {low:g}", "a picture", remedy)
+    return low, high
+
+
+def _percentiles(values: np.ndarray, which: tuple[float, float]) -> tuple[float, float]:
+    sample = values.ravel()[:: max(1, values.size // MOST_SAMPLES)]
+    low, high = np.percentile(sample, which)
+    return float(low), float(high)
+
+
+def local_contrast(levels: np.ndarray) -> np.ndarray:
+    """CLAHE (Zuiderveld 1994) of float32 (H, W) in [0, 1], 8 x 8 tiles, clip limit 2, by OpenCV.
+
+    The picture is put on 1024 levels first: tiles of some thousand pixels hold no histogram of more.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise DDFMError("--clahe needs OpenCV: pip install 'ddfm[align]'") from error
+    steps = np.rint(levels * (CLAHE_LEVELS - 1)).astype(np.uint16)
+    spread = np.rint(np.arange(CLAHE_LEVELS) * (65535 / (CLAHE_LEVELS - 1))).astype(np.uint16)
+    # OpenCV counts the limit in means over 65536 bins, of which only CLAHE_LEVELS are ever filled
+    clahe = cv2.createCLAHE(CLAHE_LIMIT * 65536 / CLAHE_LEVELS, (CLAHE_TILES, CLAHE_TILES))
+    return np.true_divide(clahe.apply(spread[steps]), 65535, dtype=np.float32)

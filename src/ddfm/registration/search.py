@@ -1,0 +1,254 @@
+"""The search for a transform: orientation fields, a correlation over all shifts, and OpenCV's ECC from coarse to fine.
+
+What an edge is bright against differs from modality to modality, where it runs does not. So pictures are compared by
+
+    c(p) = m(p) (cos 2 theta, sin 2 theta),   and m(p) - mean(m),   m = sqrt(|grad| / local |grad|)
+
+with theta the direction of the gradient: doubled, it is the same for an edge and its negative; divided by what is
+usual around, weak edges count too. This is the squared-gradient field of orientation estimation (Kass and Witkin
+1987), here as the feature of an area-based registration. Three channels go into ``cv2.findTransformECC`` (Evangelidis
+and Psarakis 2008). Measured beside gradient magnitudes and Mattes' mutual information: docs/align.md.
+
+All is done in the *frame*: the moving picture stretched to the reference's size (``resizing``), so that matrices here
+take the reference to the frame and are near the identity.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ddfm.registration._opencv import opencv
+from ddfm.registration.transform import corner_error
+
+__all__ = ["Level", "fields", "likeness", "search"]
+
+#: Shorter sides of the levels, in pixels; the last is no finer than the coarser of the two pictures.
+SIDES = (96, 192, 384, 768)
+#: Scales and turns (degrees) that the coarsest level begins from, and the largest shift, as a share of the side.
+SCALES = (0.71, 0.84, 1.0, 1.19, 1.41)
+TURNS = (-6.0, 0.0, 6.0)
+REACH = 0.25
+#: Shifts that the coarsest level begins from, and how many are followed on from it and from the next ones.
+SHIFTS = 6
+STARTS = (3, 2, 1)
+#: A border of this share of the side is not compared: frames and black rims sit there.
+RIM = 0.02
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Level:
+    """Both pictures at one size, float32 (h, w), and the reference's field; scale: pixels of this level in one."""
+
+    fixed: np.ndarray
+    moving: np.ndarray
+    field: np.ndarray
+    scale: np.ndarray
+
+    @property
+    def rim(self) -> int:
+        """Border that is not compared, in pixels."""
+        return max(2, round(RIM * min(self.fixed.shape)))
+
+
+def levels(moving: np.ndarray, fixed: np.ndarray, sides: Sequence[int] = SIDES) -> Iterator[Level]:
+    """From coarse to fine, ending at the resolution of the coarser picture or the last of ``sides``."""
+    cv2 = opencv("--align")
+    finest = min(*fixed.shape, *moving.shape)
+    wanted = [side for side in sides if side < 0.8 * finest] + ([finest] if finest <= 1.25 * sides[-1] else [])
+    for side in wanted or [finest]:
+        factor = side / min(fixed.shape)
+        height, width = (max(8, round(x * factor)) for x in fixed.shape)
+
+        def sized(x: np.ndarray, to: tuple[int, int] = (width, height)) -> np.ndarray:
+            if x.shape == to[::-1]:
+                return x
+            shrinks = x.shape[0] > to[1]
+            y: np.ndarray = cv2.resize(x, to, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+            return y
+
+        small = sized(fixed)
+        yield Level(small, sized(moving), fields(small), _scaling(width / fixed.shape[1], height / fixed.shape[0]))
+
+
+def _scaling(x: float, y: float) -> np.ndarray:
+    """Pixel centres of a picture to those of its resized self."""
+    return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
+
+
+def fields(picture: np.ndarray) -> np.ndarray:
+    """(h, w) to float32 (h, w, 3): edge strength less its mean, and the doubled direction times the strength."""
+    cv2 = opencv("--align")
+    smooth = cv2.GaussianBlur(picture, (0, 0), 1.0)
+    gx, gy = (cv2.Scharr(smooth, cv2.CV_32F, *order) / 32 for order in ((1, 0), (0, 1)))
+    power = gx * gx + gy * gy
+    around = cv2.GaussianBlur(power, (0, 0), max(4.0, min(picture.shape) / 16))
+    usual = np.sqrt(np.maximum(around, 0)) + 0.3 * np.sqrt(power.mean()) + 1e-3
+    strength = np.sqrt(np.sqrt(power) / usual)
+    turn = strength / np.maximum(power, 1e-12)
+    return np.dstack([strength - strength.mean(), (gx * gx - gy * gy) * turn, 2 * gx * gy * turn]).astype(np.float32)
+
+
+def moved(level: Level, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The field of the moving picture after ``matrix``, and uint8 (h, w), 1 where it can be compared."""
+    cv2 = opencv("--align")
+    size = level.fixed.shape[::-1]
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    there = np.zeros(level.moving.shape, np.uint8)
+    rim = level.rim
+    there[rim:-rim, rim:-rim] = 1
+    picture = cv2.warpPerspective(level.moving, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    mask = cv2.warpPerspective(there, matrix, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+    inner = np.zeros_like(mask)
+    inner[rim:-rim, rim:-rim] = mask[rim:-rim, rim:-rim]
+    return fields(picture), inner
+
+
+def likeness(level: Level, matrix: np.ndarray) -> float:
+    """Correlation of the two fields with ``matrix``, in [-1, 1]; -1 where less than a fifth can be compared."""
+    return _compare(level, matrix)[0]
+
+
+def _compare(level: Level, matrix: np.ndarray) -> tuple[float, float]:
+    """The likeness, and what ranks matrices: the same times the root of the share compared, as little fits easily."""
+    field, mask = moved(level, matrix)
+    share = float(mask.mean())
+    if share < 0.2:
+        return -1.0, -1.0
+    f, g = level.field[mask > 0], field[mask > 0]
+    value = float((f * g).sum() / np.sqrt((f * f).sum() * (g * g).sum() + 1e-12))
+    return value, value * share**0.5
+
+
+def search(
+    moving: np.ndarray, fixed: np.ndarray, kind: str, sides: Sequence[int] = SIDES
+) -> tuple[np.ndarray, float, float]:
+    """The best matrix from the reference to the frame, its likeness, and that of the identity, at the finest level.
+
+    moving, fixed: float32 (H, W). kind: "translation", "affine" or "homography". sides: of the levels.
+    """
+    level, full = None, [np.eye(3)]
+    ladder = list(levels(moving, fixed, sides))
+    for n, level in enumerate(ladder):
+        up, down = level.scale, np.linalg.inv(level.scale)
+        found = [up @ matrix @ down for matrix in full] if n else starts(level, kind)
+        for step in _steps(kind, first=n == 0, last=n == len(ladder) - 1):
+            found = [_refine(level, matrix, step) for matrix in found]
+        found = _best(level, found, STARTS[min(n, len(STARTS) - 1)])
+        full = [down @ matrix @ up for matrix in found]
+    assert level is not None
+    return full[0] / full[0][2, 2], likeness(level, found[0]), likeness(level, np.eye(3))
+
+
+def _steps(kind: str, first: bool, last: bool) -> list[str]:
+    """Kinds to refine a level by: few parameters first, eight of them not on a handful of pixels unless that is all."""
+    if not first or kind == "translation":
+        return [kind]
+    return ["translation", "affine", *([kind] if last and kind == "homography" else [])]
+
+
+def _best(level: Level, matrices: list[np.ndarray], count: int) -> list[np.ndarray]:
+    """The ``count`` that rank highest, those left out that are within a pixel of a better one."""
+    ranked = sorted(matrices, key=lambda matrix: -_compare(level, matrix)[1])
+    kept: list[np.ndarray] = []
+    for matrix in ranked:
+        if all(corner_error(matrix, other, level.fixed.shape[:2]) > 1 for other in kept):
+            kept.append(matrix)
+    return kept[:count]
+
+
+def _refine(level: Level, matrix: np.ndarray, kind: str, rounds: int = 3) -> np.ndarray:
+    """ECC from ``matrix``, the field drawn anew from the moved picture each round; never to a lower rank."""
+    rank = _compare(level, matrix)[1]
+    for _ in range(rounds):
+        field, mask = moved(level, matrix)
+        change = _ecc(level.field, field, mask, kind)
+        if change is None:
+            break
+        better = matrix @ change
+        better = better / better[2, 2]
+        new = _compare(level, better)[1]
+        if not new > rank:  # NaN too
+            break
+        matrix, rank = better, new
+        if corner_error(change, np.eye(3), level.fixed.shape[:2]) < 0.02:
+            break
+    return matrix
+
+
+def _ecc(fixed: np.ndarray, moving: np.ndarray, mask: np.ndarray, kind: str) -> np.ndarray | None:
+    """What is still to be moved, 3x3; None where ECC finds nothing."""
+    cv2 = opencv("--align")
+    motion = {"translation": cv2.MOTION_TRANSLATION, "affine": cv2.MOTION_AFFINE, "homography": cv2.MOTION_HOMOGRAPHY}
+    begin = np.eye(3 if kind == "homography" else 2, 3, dtype=np.float32)
+    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-6)
+    try:
+        _, found = cv2.findTransformECC(fixed, np.ascontiguousarray(moving), begin, motion[kind], stop, mask, 3)
+    except cv2.error:  # "the algorithm stopped before its convergence", singular where there are no edges
+        return None
+    change = np.eye(3)
+    change[: len(found)] = found
+    return change if np.isfinite(change).all() and abs(change[2, 2]) > 1e-6 else None
+
+
+# ---- where to begin -------------------------------------------------------------------------------
+
+
+def starts(level: Level, kind: str) -> list[np.ndarray]:
+    """The identity, and the likeliest shifts; but for a translation also those of the scaled and turned picture."""
+    shapes = [(1.0, 0.0)] if kind == "translation" else [(s, t) for s in SCALES for t in TURNS]
+    found: list[tuple[float, np.ndarray]] = []
+    for scale, turn in shapes:
+        shape = _about_centre(level.fixed.shape, scale, turn)
+        field, mask = moved(level, shape)
+        found += [(value, shape @ _shift(dx, dy)) for value, dx, dy in _peaks(_over_shifts(level, field, mask))]
+    found.sort(key=lambda one: -one[0])
+    return [np.eye(3), *(matrix for _, matrix in found[:SHIFTS])]
+
+
+def _about_centre(shape: tuple[int, ...], scale: float, degrees: float) -> np.ndarray:
+    centre = ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
+    matrix = np.eye(3)
+    matrix[:2] = opencv("--align").getRotationMatrix2D(centre, degrees, scale)
+    return matrix
+
+
+def _shift(x: float, y: float) -> np.ndarray:
+    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], np.float64)
+
+
+def _over_shifts(level: Level, field: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Normalised correlation of the fields for whole shifts up to REACH of the side each way, by FFT."""
+    height, width = mask.shape
+    own = np.zeros(mask.shape, np.float64)
+    own[level.rim : -level.rim, level.rim : -level.rim] = 1
+    f, g, valid = level.field * own[..., None], field * mask[..., None], mask.astype(np.float64)
+    size = tuple(opencv("--align").getOptimalDFTSize(2 * side) for side in (height, width))
+
+    def spectrum(x: Any) -> np.ndarray:
+        return np.fft.rfft2(x, size, axes=(0, 1))
+
+    def correlated(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.fft.irfft2(np.conj(a) * b, size)
+
+    both = np.fft.irfft2((np.conj(spectrum(f)) * spectrum(g)).sum(2), size)
+    power_f = correlated(spectrum((f * f).sum(2)), spectrum(valid))
+    power_g = correlated(spectrum(own), spectrum((g * g).sum(2)))
+    floor = 0.2 * max(float(power_f.max()), 1e-9), 0.2 * max(float(power_g.max()), 1e-9)
+    scores = both / np.sqrt(np.maximum(power_f, floor[0]) * np.maximum(power_g, floor[1]))
+    reach = (round(REACH * height), round(REACH * width))
+    return np.roll(scores, reach, (0, 1))[: 2 * reach[0] + 1, : 2 * reach[1] + 1]
+
+
+def _peaks(scores: np.ndarray, count: int = 3, apart: int = 4) -> list[tuple[float, int, int]]:
+    """The highest values, at least ``apart`` from each other, as (value, dx, dy)."""
+    scores, centre = scores.copy(), (np.array(scores.shape) - 1) // 2
+    found = []
+    for _ in range(count):
+        y, x = np.unravel_index(scores.argmax(), scores.shape)
+        found.append((float(scores[y, x]), int(x - centre[1]), int(y - centre[0])))
+        scores[max(0, y - apart) : y + apart + 1, max(0, x - apart) : x + apart + 1] = -np.inf
+    return found

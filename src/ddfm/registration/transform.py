@@ -1,0 +1,243 @@
+"""A geometric transform between two pictures: what it is, where it is kept, what makes one impossible."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddfm._checks import DDFMError, check_choice, problem
+from ddfm.io import write_bytes
+
+__all__ = ["ALIGNS", "KINDS", "Evidence", "Transform", "load_transforms", "resizing", "save_transforms"]
+
+#: Kinds of transform. ``resize`` stretches the moving picture to the reference's size; the others come on top of it.
+KINDS = ("resize", "translation", "affine", "homography")
+ALIGNS = ("none", *KINDS)
+#: Of the file: a change of what it means gives a new one.
+VERSION = 1
+MOST_BYTES = 1 << 20
+#: A transform that leaves less of the reference covered, or changes areas more, is a mistake.
+LEAST_INSIDE = 0.1
+MOST_AREA = 16.0
+
+Matrix = tuple[tuple[float, float, float], ...]
+Size = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """Why an estimate was trusted.
+
+    similarity: correlation of the orientation fields with the transform, in [-1, 1]. before: the same with the mere
+    resize. agreement: share of the picture's blocks that fit best where the transform puts them, ``chance`` what
+    unrelated pictures would get. return_error: pixels of the reference, mean over its corners, by which the transform
+    and one estimated the other way round miss each other.
+    """
+
+    similarity: float
+    before: float
+    agreement: float
+    chance: float
+    return_error: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Transform:
+    """Takes (x, y, 1), a pixel centre of the reference, to homogeneous coordinates in the moving picture.
+
+    kind: one of ``KINDS``. matrix: 3x3, last entry 1. moving_size, fixed_size: (height, width) of the moving picture
+    and of the reference. evidence: of an estimate; None for one that was given. Raises DDFMError for a matrix that no
+    camera could have made.
+    """
+
+    kind: str
+    matrix: Matrix
+    moving_size: Size
+    fixed_size: Size
+    evidence: Evidence | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("kind", self.kind, KINDS)
+        object.__setattr__(self, "matrix", _checked_matrix(self.matrix, self.kind))
+        for name in ("moving_size", "fixed_size"):
+            object.__setattr__(self, name, _checked_size(name, getattr(self, name)))
+        self._check_plausible()
+
+    @property
+    def array(self) -> np.ndarray:
+        """The matrix as float64 (3, 3)."""
+        return np.array(self.matrix, np.float64)
+
+    @property
+    def is_identity(self) -> bool:
+        """True where nothing moves by as much as a hundredth of a pixel, between pictures of one size."""
+        corners = corner_points(self.fixed_size)
+        return self.moving_size == self.fixed_size and float(np.abs(self.points(corners) - corners).max()) < 0.01
+
+    def points(self, xy: np.ndarray) -> np.ndarray:
+        """Pixel centres (N, 2) of the reference, x first, as (N, 2) of the moving picture."""
+        return project(self.array, xy)
+
+    def inside(self, xy: np.ndarray) -> np.ndarray:
+        """bool (N,): which pixel centres of the reference the moving picture shows."""
+        height, width = self.moving_size
+        x, y = self.points(xy).T
+        return (x > -0.501) & (x < width - 0.499) & (y > -0.501) & (y < height - 0.499)
+
+    @property
+    def share_inside(self) -> float:
+        """Share of the reference that the moving picture shows, to a percent."""
+        sides = [(np.arange(100) + 0.5) * (side / 100) - 0.5 for side in self.fixed_size]
+        return float(self.inside(np.column_stack([x.ravel() for x in np.meshgrid(sides[1], sides[0])])).mean())
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        evidence = dataclasses.asdict(self.evidence) if self.evidence else None
+        return {
+            "kind": self.kind,
+            "matrix": [list(row) for row in self.matrix],
+            "moving_size": list(self.moving_size),
+            "fixed_size": list(self.fixed_size),
+            "evidence": evidence,
+        }
+
+    def _check_plausible(self) -> None:
+        points = _lattice(self.fixed_size)
+        a, x = self.array, np.column_stack([points, np.ones(len(points))])
+        weight = x @ a[2]
+        # the Jacobian's determinant of a projective map is det / w^3
+        area = np.linalg.det(a) / np.where(weight > 0, weight, np.nan) ** 3
+        area = area / np.linalg.det(np.array(resizing(self.moving_size, self.fixed_size)))
+        if not (weight > 1e-6).all() or not (area > 0).all():
+            raise problem("matrix", "one that mirrors or folds the picture", "one that a camera could have made")
+        if area.max() > MOST_AREA or area.min() < 1 / MOST_AREA:
+            times = area.max() if area.max() > MOST_AREA else area.min()
+            raise problem(
+                "matrix", f"areas changed {times:.3g} times beside a mere resize", f"at most {MOST_AREA:g} times"
+            )
+        if self.share_inside < LEAST_INSIDE:
+            got = f"one that leaves {self.share_inside:.0%} of the picture covered"
+            raise problem("matrix", got, f"at least {LEAST_INSIDE:.0%}")
+
+
+def resizing(moving_size: Size, fixed_size: Size) -> Matrix:
+    """The matrix that stretches the moving picture over the reference, border on border."""
+    (mh, mw), (h, w) = moving_size, fixed_size
+    return ((mw / w, 0.0, 0.5 * mw / w - 0.5), (0.0, mh / h, 0.5 * mh / h - 0.5), (0.0, 0.0, 1.0))
+
+
+def project(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:
+    """Points (N, 2) through a 3x3 matrix, (N, 2)."""
+    mapped = np.column_stack([xy, np.ones(len(xy))]) @ matrix.T
+    result: np.ndarray = mapped[:, :2] / mapped[:, 2:]
+    return result
+
+
+def corner_points(size: Size) -> np.ndarray:
+    """The centres of the four corner pixels, (4, 2), x first."""
+    height, width = size
+    return np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float64)
+
+
+def corner_error(a: np.ndarray, b: np.ndarray, size: Size) -> float:
+    """Mean distance of the four corners of ``size`` mapped by two 3x3 matrices."""
+    corners = corner_points(size)
+    return float(np.hypot(*(project(a, corners) - project(b, corners)).T).mean())
+
+
+def _lattice(size: Size, steps: int = 33) -> np.ndarray:
+    """(N, 2) pixel centres spread evenly over a picture, corners among them, x first."""
+    rows, columns = np.linspace(0, size[0] - 1, steps), np.linspace(0, size[1] - 1, steps)
+    return np.column_stack([axis.ravel() for axis in np.meshgrid(columns, rows)])
+
+
+def _checked_matrix(matrix: Any, kind: str) -> Matrix:
+    try:
+        array = np.array(matrix, np.float64)
+    except (TypeError, ValueError):
+        array = np.empty(0)
+    if array.shape != (3, 3) or not np.isfinite(array).all():
+        raise problem("matrix", " ".join(repr(matrix).split())[:80], "three rows of three finite numbers")
+    if abs(array[2, 2]) < 1e-12:
+        raise problem("matrix", "a last entry of 0", "1")
+    array = array / array[2, 2]
+    if kind != "homography" and np.abs(array[2, :2]).max() > 1e-12:
+        raise problem("matrix", f"a last row of {array[2].tolist()}", f"[0, 0, 1] for {kind}", "Or is it a homography?")
+    return tuple((float(a), float(b), float(c)) for a, b, c in array)
+
+
+def _checked_size(name: str, size: Any) -> Size:
+    ok = isinstance(size, list | tuple) and len(size) == 2 and all(type(x) is int and 0 < x < 1 << 30 for x in size)
+    if not ok:
+        raise problem(name, repr(size), "[height, width], two whole numbers of pixels")
+    return (size[0], size[1])
+
+
+# ---- files ----------------------------------------------------------------------------------------
+
+
+def save_transforms(path: str | Path, transforms: Sequence[Transform], *, overwrite: bool = False) -> Path:
+    """Write a JSON file, one transform for each source but the last; not over a file without ``overwrite``."""
+    content = {
+        "format": "ddfm-transform",
+        "version": VERSION,
+        "meaning": "matrix takes (x, y, 1), a pixel centre of the last source, to the source that moves",
+        "transforms": [transform.plain() for transform in transforms],
+    }
+    path = Path(path)
+    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode(), overwrite=overwrite)
+    return path
+
+
+def load_transforms(path: str | Path) -> tuple[Transform, ...]:
+    """Read what ``save_transforms`` wrote, or a file of the same form made by hand. Raises DDFMError."""
+    path, name = Path(path), str(path)
+    content = _read_json(path, name)
+    if not isinstance(content, dict) or content.get("format") != "ddfm-transform":
+        remedy = "Make one: ddfm fuse IR VIS -o OUT --align affine --save-transform FILE."
+        raise problem(name, "another kind of file", 'JSON with "format": "ddfm-transform"', remedy)
+    if content.get("version") != VERSION:
+        raise problem(
+            name, f"version {content.get('version')!r}", f"version {VERSION}", "Update ddfm, or make it anew."
+        )
+    entries = content.get("transforms")
+    if not isinstance(entries, list) or not entries:
+        raise problem(name, "no transforms", '"transforms", a list of one for each source but the last')
+    return tuple(_read_entry(entry, f"{name}: transform {n}") for n, entry in enumerate(entries, 1))
+
+
+def _read_json(path: Path, name: str) -> Any:
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise problem(name, f"{path.stat().st_size} bytes", "a small JSON file", "Is it a picture?")
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise problem(name, error.strerror or str(error), "a transform file", "Check the path.") from error
+    except (ValueError, RecursionError) as error:
+        raise problem(name, f"what is not JSON ({error})", "a transform file", "Make it anew.") from error
+
+
+def _read_entry(entry: Any, name: str) -> Transform:
+    try:
+        fields = {key: entry[key] for key in ("kind", "matrix", "moving_size", "fixed_size")}
+        transform = Transform(**fields)
+        evidence = entry.get("evidence")
+        return dataclasses.replace(transform, evidence=_read_evidence(evidence)) if evidence else transform
+    except DDFMError as error:
+        raise DDFMError(f"{name}: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        expected = "kind, matrix, moving_size and fixed_size"
+        raise problem(name, f"an entry that lacks or garbles {error}", expected, "Make the file anew.") from error
+
+
+def _read_evidence(evidence: dict[str, Any]) -> Evidence:
+    values = {field.name: float(evidence[field.name]) for field in dataclasses.fields(Evidence)}
+    if not all(math.isfinite(value) for value in values.values()):
+        raise problem("evidence", "a value that is no number", "numbers")
+    return Evidence(**values)
