@@ -45,8 +45,17 @@ def _focus() -> dict[str, np.ndarray]:
     return dict(zip(("left", "middle", "right"), stacks.focus_stack(street, 3), strict=True))
 
 
-#: Three pictures of one camera each.
-STACKS: dict[str, Callable[[], dict[str, np.ndarray]]] = {"exposures": _exposures, "focus": _focus}
+def _scans() -> dict[str, np.ndarray]:
+    pet, t2 = samples.phantom(seed=0, modality="pet"), samples.phantom(seed=0, modality="t2")
+    return {"pet": pet.infrared, "t1": pet.visible, "t2": t2.infrared}
+
+
+#: Three sources each: of one camera, or of one head (whose stem ends as a scan's).
+STACKS: dict[str, Callable[[], dict[str, np.ndarray]]] = {
+    "exposures": _exposures,
+    "focus": _focus,
+    "pet-t1-t2-mri": _scans,
+}
 
 
 def make_demo(folder: Path, preset: str = "balanced") -> list[Path]:
@@ -63,7 +72,9 @@ def make_demo(folder: Path, preset: str = "balanced") -> list[Path]:
         _scene(folder, stem, render(), scans if stem.endswith("mri") else cameras) for stem, render in SCENES.items()
     ]
     stacked = Fuser(FuseConfig(preset="stack"))
-    return pairs + [_fused(folder, stem, render(), stacked) for stem, render in STACKS.items()]
+    return pairs + [
+        _fused(folder, stem, render(), scans if stem.endswith("mri") else stacked) for stem, render in STACKS.items()
+    ]
 
 
 def make_clip(

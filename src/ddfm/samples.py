@@ -36,7 +36,7 @@ MORTAR = rgb(0.20, 0.19, 0.18)
 class Sample:
     """A pair of pictures with its truth. All pictures are float32 in [0, 1].
 
-    infrared: (H, W) thermal or CT, (H, W, 3) PET or SPECT in pseudo-colour.
+    infrared: (H, W) thermal, CT or T2, (H, W, 3) PET or SPECT in pseudo-colour.
     visible: (H, W, 3) visible light, (H, W) MRI.
     targets: bool (H, W), people or lesion: bright in ``infrared``, close to their surround in ``visible``.
     texture: bool (H, W), where only ``visible`` has fine texture.
@@ -241,13 +241,14 @@ def _paint_figures(canvas: Canvas, lamps: list[Lamp], noise: Noise, rng: np.rand
 
 
 def phantom(size: tuple[int, int] = (256, 256), seed: int = 0, modality: str = "ct") -> Sample:
-    """An axial brain slice, ``size`` = (height, width): T1-like MRI beside CT, PET or SPECT.
+    """An axial brain slice, ``size`` = (height, width): T1-like MRI beside CT, PET, SPECT or T2-like MRI.
 
     The head lies within 0.80 of the half width and 0.94 of the half height, plus one pixel; outside
-    it both sources are exactly 0. The target is a lesion: a haemorrhage in CT, a hot spot in PET and SPECT.
+    it both sources are exactly 0. The target is a lesion: a haemorrhage in CT, a hot spot in PET and SPECT, within
+    bright oedema in T2. One seed is one head in all of them.
     """
     height, width = check_request(size, seed)
-    check_choice("modality", modality, ("ct", "pet", "spect"))
+    check_choice("modality", modality, ("ct", "pet", "spect", "t2"))
     rng = np.random.default_rng(seed)
     noise = Noise(rng)
     rows, columns = (((np.arange(2 * n, dtype=np.float32) + 0.5) / n - 1) for n in (height, width))
@@ -276,14 +277,14 @@ def clean_slice(tissue: dict[str, Array], noise: Texture, x: Array, y: Array, mo
     head = draw.shrink(tissue["head"]) > 0
     scale = min(head.shape) / 256
     structural = draw.blur(draw.shrink(_mri(tissue, noise, x, y)), 0.5 * scale) * head
-    picture, spread = (_ct, 0.8) if modality == "ct" else (_uptake, SPREAD[modality])
+    picture, spread = {"ct": (_ct, 0.8), "t2": (_t2, 0.5)}.get(modality) or (_uptake, SPREAD[modality])
     return structural, draw.blur(draw.shrink(picture(tissue, noise, x, y)), spread * scale) * head
 
 
 def seen(clean: Array, head: Array, modality: str, scale: float, rng: np.random.Generator) -> tuple[Array, Array]:
     """CT, or PET or SPECT in pseudo-colour, without and with noise."""
-    if modality == "ct":
-        return clean, draw.add_noise(clean, NOISE["ct"], rng) * head
+    if modality in ("ct", "t2"):
+        return clean, draw.add_noise(clean, NOISE["ct" if modality == "ct" else "mri"], rng) * head
     grains = draw.blur(rng.standard_normal(clean.shape, dtype=np.float32), SPREAD[modality] * scale / 2)
     grains *= NOISE[modality] / float(grains.std())
     return draw.hot(clean), draw.hot(np.clip(clean + grains * np.sqrt(np.maximum(clean, 0)), 0, 1))
@@ -379,6 +380,23 @@ def _ct(tissue: dict[str, Array], noise: Texture, x: Array, y: Array) -> Array:
         (tissue["oedema"], 0.32),
         (tissue["ventricles"], 0.20),
         (tissue["lesion"], 0.78),
+    )
+
+
+def _t2(tissue: dict[str, Array], noise: Texture, x: Array, y: Array) -> Array:
+    """T2-like grey: fluid and oedema bright, white matter under grey matter, bone dark."""
+    fine = 0.05 * (noise(x * 40 + 3, y * 40, 2) - 0.5)
+    return draw.layers(
+        (tissue["skin"], 0.45 + 6 * fine),
+        (tissue["skull"], 0.08),
+        (tissue["inside"], 0.85),
+        (tissue["brain"], 0.52 + fine),
+        (tissue["white"], 0.36 + fine),
+        (tissue["nuclei"], 0.42 + fine),
+        (tissue["sulci"], 0.85),
+        (tissue["oedema"], 0.75 + fine),
+        (tissue["lesion"], 0.62 + 3 * fine),
+        (tissue["ventricles"], 0.92),
     )
 
 
