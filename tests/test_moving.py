@@ -76,7 +76,7 @@ def test_bad_requests(bad):
 
 def cuts(frames):
     detector = CutDetector()
-    return [k for k, frame in enumerate(frames) if detector(frame.infrared, frame.visible)]
+    return [k for k, frame in enumerate(frames) if any(detector(frame.infrared, frame.visible))]
 
 
 @pytest.mark.parametrize(("speed", "noise"), [(0, 1), (4, 1), (1, 5)])
@@ -96,7 +96,17 @@ def test_gain_flashes_black_frames_and_a_closed_shutter_are_no_cuts(clip):
             infrared = np.full_like(infrared, 0.5)  # the thermal camera's shutter
         if k in (20, 21):
             visible = np.zeros_like(visible)
-        assert not detector(infrared, visible)
+        assert not any(detector(infrared, visible))
+
+
+def test_a_slower_camera_cuts_later_and_alone():
+    first, second = (list(moving_street(SIZE, 9, seed, mirrored=bool(seed))) for seed in (0, 1))
+    frames = [*first, *second]
+    detector = CutDetector()
+    # the infrared camera shows every third frame, the cut at 9 with the one that it takes at 11
+    found = [detector(frames[max(0, k - (k + 1) % 3)].infrared, frame.visible) for k, frame in enumerate(frames)]
+    assert [k for k, (infrared, _) in enumerate(found) if infrared] == [11]
+    assert [k for k, (_, visible) in enumerate(found) if visible] == [9]
 
 
 def test_a_thumbnail_does_not_see_level_and_scales_with_gain(clip):

@@ -269,6 +269,15 @@ def test_after_a_known_cut_everything_begins_anew(tmp_path, make_clip, config, s
         assert np.array_equal(a.image.data, b.image.data)
 
 
+def test_a_cut_that_a_slower_camera_shows_later_is_one(tmp_path, make_clip, config, street):
+    other = list(moving_street(SIZE, 9, 1, mirrored=True))
+    frames = [*street[:9], *other]
+    make_clip(tmp_path / "ir.mkv", [levels(f.infrared) for f in frames[2::3]], fps=10)
+    make_clip(tmp_path / "vis.mkv", [levels(f.visible) for f in frames], fps=30)
+    report = fuse_videos([tmp_path / "ir.mkv", tmp_path / "vis.mkv"], tmp_path / "f.mkv", config, lossless())
+    assert len(report["cuts"]) == 1 and 0.25 < report["cuts"][0] <= 0.3
+
+
 def flicker(frames, clip):
     """Of what stands still, laid over each other: grey levels."""
     found = []

@@ -26,26 +26,43 @@ _FLAT = 0.004  # of [0, 1]: a thumbnail that varies less shows nothing, as a the
 _ALIKE = 0.3
 _MEAN_ALIKE = 0.5
 _DROP = 0.2  # a cut comes at once; a whip pan takes some frames
+_LATER, _LATER_ALIKE = 8, 0.6  # so many moments after another source's cut, less is believed to be one
 
 
 class CutDetector:
-    """Called with the frames of one moment, one a source, says whether they begin another scene."""
+    """Called with the frames of one moment, one a source, says which of them begin another scene.
+
+    A slower camera shows a cut some frames later, and is expected to. Where one source cuts and the mean of all says so
+    too, all do.
+    """
 
     def __init__(self) -> None:
         self._last: list[Array | None] = []
-        self._before = 1.0
+        self._before: list[float] = []
+        self._expected: list[int] = []  # for how many moments a source's cut is expected
 
-    def __call__(self, *frames: npt.NDArray[np.floating]) -> bool:
+    def __call__(self, *frames: npt.NDArray[np.floating]) -> tuple[bool, ...]:
         """frames: (H, W) or (H, W, 3) in [0, 1], always as many. The first moment is no cut."""
         thumbnails = [thumbnail(frame) for frame in frames]
-        self._last = self._last or [None] * len(frames)
-        alike = [similarity(a, b) for a, b in zip(self._last, thumbnails, strict=True) if a is not None and varies(b)]
+        if not self._last:
+            self._last, self._before, self._expected = [None] * len(frames), [1.0] * len(frames), [0] * len(frames)
+        alike = [
+            similarity(a, b) if a is not None and varies(b) else None
+            for a, b in zip(self._last, thumbnails, strict=True)
+        ]
         self._last = [b if varies(b) else a for a, b in zip(self._last, thumbnails, strict=True)]
-        if not alike:
-            return False
-        cut = min(alike) < min(_ALIKE, self._before - _DROP) and float(np.mean(alike)) < _MEAN_ALIKE
-        self._before = 1.0 if cut else min(alike)
-        return cut
+        limits = [_LATER_ALIKE if expected else _ALIKE for expected in self._expected]
+        cuts = [
+            a is not None and a < min(limit, before - _DROP)
+            for a, limit, before in zip(alike, limits, self._before, strict=True)
+        ]
+        known = [a for a in alike if a is not None]
+        if any(cuts) and sum(known) < _MEAN_ALIKE * len(known):
+            cuts = [True] * len(cuts)
+        for k, (value, cut) in enumerate(zip(alike, cuts, strict=True)):
+            self._before[k] = 1.0 if cut else self._before[k] if value is None else value
+            self._expected[k] = 0 if cut else _LATER if any(cuts) else max(0, self._expected[k] - 1)
+        return tuple(cuts)
 
 
 def thumbnail(frame: npt.NDArray[np.floating]) -> Array:

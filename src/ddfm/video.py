@@ -253,6 +253,7 @@ class _Work:
         self.gains = [GainFollower() if steady else None for _ in clips[:-1]]
         self.cut = CutDetector()
         self.cuts: list[float] = []
+        self.last_cut = Fraction(0)
         self.alone: list[Fraction] = []  # times of leading frames without a partner
         self.times: list[Fraction] = []  # of the first and the last moment that were fused
         self.rest = 0  # leading frames that were not even read
@@ -322,18 +323,26 @@ class _Work:
     def fuse(self, moment: Moment, colored: frozenset[int]) -> np.ndarray:
         """One fused picture, float32 (H, W) or (H, W, 3)."""
         images = [image if k in colored else as_grey(image) for k, image in enumerate(moment.images)]
-        if self.cut(*(image.data for image in images)):
-            self.cuts.append(round(float(moment.time), 3))
-            self.scene.reset()
-            for gain in self.gains:
-                if gain:
-                    gain.reset()
+        self._begin_anew(self.cut(*(image.data for image in images)), moment.time)
         passed = float(moment.time - self.times[-1]) if self.times else 0.0
         for k, gain in enumerate(self.gains):
             if gain and k not in colored:
                 images[k] = dataclasses.replace(images[k], data=gain(images[k].data, passed))
         self.times = [*self.times[:1], moment.time]
         return self.scene.fuse(*images)
+
+    def _begin_anew(self, cuts: Sequence[bool], moment: Fraction) -> None:
+        """Forget what a cut ends; where a slower camera shows a cut later than another, that is the same one."""
+        if not any(cuts):
+            return
+        self.scene.reset()
+        for gain, cut in zip(self.gains, cuts, strict=False):
+            if gain and cut:
+                gain.reset()
+        slowest = max(1 / c.info.rate for c in self.clips)
+        if not self.cuts or moment - self.last_cut > 2 * slowest:
+            self.cuts.append(round(float(moment), 3))
+        self.last_cut = moment
 
     def _report(self, writer: ClipWriter, audio: ClipInfo | None) -> dict[str, Any]:
         fused = writer.frames
