@@ -28,7 +28,6 @@ from ddfm.io import Image, file_sha256
 from ddfm.io.clip import Clip, ClipFrame, ClipInfo
 from ddfm.io.video import open_clips
 from ddfm.io.video_writer import AudioTrack, ClipWriter, Encoding, check_encoding
-from ddfm.opening import check_images
 from ddfm.pipeline import MIN_SIZE
 from ddfm.presets import MEDICAL
 from ddfm.sequence import SceneFuser
@@ -279,6 +278,11 @@ class _Work:
             on_frame(count, of)
         on_frame(of, of)
 
+    def _first_notes(self, images: Sequence[Image]) -> list[str]:
+        """What the first frames tell, brought together as every frame will be. Raises DDFMError."""
+        self.fuser.config.check_count(len(images))
+        return self.fuser.config.preparation.gather(images).notes
+
     def write(
         self, first: Moment, moments: Iterator[Moment], output: Path, encoding: Encoding, overwrite: bool
     ) -> dict[str, Any]:
@@ -287,7 +291,7 @@ class _Work:
         lead = self.lead.info
         start = first.time - (self.alone[0] if self.alone else first.time)  # 0 unless the beginning was left out
         source = next((c.info for c in reversed(self.clips) if c.info.audio), None)
-        self.notes = check_images(first.images) + self.fuser.palette_notes(
+        self.notes = self._first_notes(first.images) + self.fuser.palette_notes(
             first.images[0], str(self.clips[0].info.path)
         )
         with contextlib.ExitStack() as stack:
