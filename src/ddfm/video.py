@@ -100,7 +100,7 @@ def fuse_videos(
     """
     begun = time.perf_counter()
     config, clip = config or FuseConfig(), clip or ClipConfig()
-    clips = _open(sources, clip)
+    clips = _open(sources, clip, config.preparation.aligns)
     config.resolve()
     config.check_count(len(clips))
     encoding = _encoding(clips, config, clip)
@@ -149,17 +149,16 @@ def _describe(info: ClipInfo) -> dict[str, Any]:
 # --- before the work --------------------------------------------------------------------------------
 
 
-def _open(sources: Sequence[Path], clip: ClipConfig) -> list[Clip]:
-    """The clips, of one size, long enough and whole, or DDFMError."""
+def _open(sources: Sequence[Path], clip: ClipConfig, aligned: bool) -> list[Clip]:
+    """The clips, of one size unless they are ``aligned``, long enough and whole, or DDFMError."""
     if len(sources) < 2:
         raise problem("sources", f"{len(sources)} source(s)", "two or more")
     clips = open_clips(sources, clip.fps)
     infos = [c.info for c in clips]
-    if len({info.size for info in infos}) > 1:
+    if len({info.size for info in infos}) > 1 and not aligned:
         got = ", ".join(f"{info.path} is {info.size[1]}x{info.size[0]}" for info in infos)
-        raise problem(
-            "sources", got, "one size (width x height)", "Bring the clips to one size and line them up first."
-        )
+        remedy = "--align resize stretches them to the last one's; --align affine lines them up as well."
+        raise problem("sources", got, "one size (width x height)", remedy)
     if min(infos[0].size) < MIN_SIZE:
         height, width = infos[0].size
         raise problem(str(infos[0].path), f"{width}x{height} pixels", f"{MIN_SIZE}x{MIN_SIZE} or more")

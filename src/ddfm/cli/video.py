@@ -97,8 +97,8 @@ def check_other_options(given: Collection[str]) -> None:
     from ddfm._checks import problem
 
     others = ["pattern", "recursive", "columns", "skip_unmatched", "name", "suffix"]
-    others += ["window", "series", "resample", "keep_patient"]
-    if found := ["--" + name.replace("_", "-") for name in others if name in given]:
+    others += ["window", "series", "resample", "keep_patient", "save_transform", "checkerboard", "value_range", "clahe"]
+    if found := ["--" + name.replace("_", "-").removeprefix("value-") for name in others if name in given]:
         remedy = "A clip is one file, --output names it; its frames are paired by time."
         raise problem(", ".join(found), "a clip", "pictures or volumes", remedy)
 

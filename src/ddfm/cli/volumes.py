@@ -113,6 +113,17 @@ def fuse(
     return 0
 
 
+#: Options for pictures, and what volumes have instead.
+_INSTEAD = {
+    "align": "--resample, by the positions in their headers",
+    "transform": "--resample, by the positions in their headers",
+    "save_transform": "positions in their headers",
+    "checkerboard": "positions in their headers",
+    "value_range": "--window",
+    "clahe": "--window",
+}
+
+
 def _settled(config: FuseConfig, given: Collection[str]) -> FuseConfig:
     """The settings for volumes, checked. Raises DDFMError for options that are for pictures."""
     from ddfm._checks import problem
@@ -120,6 +131,10 @@ def _settled(config: FuseConfig, given: Collection[str]) -> FuseConfig:
     for name in ("pattern", "recursive", "columns", "skip_unmatched", "name", "suffix"):
         if name in given:
             raise problem("--" + name.replace("_", "-"), "with volumes", "folders of pictures", "Leave it out.")
+    for name, instead in _INSTEAD.items():
+        if name in given:
+            option = "--" + name.replace("_", "-").removeprefix("value-")
+            raise problem(option, "with volumes", "pictures", f"Volumes have {instead}.")
     if "preset" not in given:
         config = dataclasses.replace(config, preset=PRESET)
         say(f"note: volumes are fused with --preset {PRESET} unless another one is given")
