@@ -1,5 +1,6 @@
 """Clips fused: frames find their partners, scenes their cuts, sound its place, and a stop leaves no half file."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -389,6 +390,17 @@ def test_sizes_that_differ_and_one_source(pair, tmp_path, make_clip, config):
         fuse_videos([other, pair[1]], tmp_path / "f.mp4", config)
     with pytest.raises(DDFMError, match="two or more"):
         fuse_videos(pair[:1], tmp_path / "f.mp4", config)
+
+
+def test_a_smaller_clip_is_aligned_as_pictures_are(pair, tmp_path, make_clip, street, config):
+    small = [levels(f.infrared)[::2, ::2] for f in street[:4]]
+    other = make_clip(tmp_path / "small.mkv", small)
+    aligned = dataclasses.replace(config, align="resize")
+    fuse_videos([other, pair[1]], tmp_path / "f.mkv", aligned, lossless())
+    frames = read(tmp_path / "f.mkv")
+    alone = Fuser(aligned).fuse(small[0], levels(street[0].visible)).data
+    assert len(frames) == 4
+    assert np.abs(levels(frames[0].image.data) - levels(alone).astype(int)).max() <= 1
 
 
 # ---- the command line ------------------------------------------------------------------------------
