@@ -63,6 +63,13 @@ def folder(tmp_path, clips, monkeypatch):
             for copy in (f"shots/{seed}_{name}.png", f"scenes/{seed}/{name}.png", f"{name}/day/{seed}.png"):
                 (tmp_path / copy).parent.mkdir(parents=True, exist_ok=True)
                 image.save(tmp_path / copy)
+    with Image.open(tmp_path / "ir.png") as image:
+        small, grey = image.resize((40, 32)), np.asarray(image.convert("L"))
+    small.save(tmp_path / "small.png")
+    scene = samples.street((160, 208), 0)
+    for name, data in (("thermal", scene.infrared), ("camera", scene.visible)):
+        Image.fromarray(np.rint(data * 255).astype(np.uint8)).save(tmp_path / f"{name}.png")
+    Image.fromarray((20000 + 20 * grey.astype(np.uint16)).astype(np.uint16)).save(tmp_path / "counts.tif")
     for name in ("pet", "t1", "t2"):
         (tmp_path / name).symlink_to("ir")
     rows = ["ir/0.png,vis/0.png,first", "ir/1.png,vis/1.png,night/second"]
