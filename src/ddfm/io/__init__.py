@@ -214,7 +214,11 @@ def _levels(
     levels, relation = to_levels(array, span, pixels.scale or None, name)
     if span.kind != "usual":
         lost = relation.below + relation.above
-        return levels, relation, (f"{lost:.0%} of the values lie outside --range {span} and are clipped",) * (lost > 0.2)
+        return (
+            levels,
+            relation,
+            (f"{lost:.0%} of the values lie outside --range {span} and are clipped",) * (lost > 0.2),
+        )
     low, high = relation.values((0, 1))
     note = f"counts {low:.0f} to {high:.0f} of 16 bits shown as black to white, as --range auto does"
     return levels, relation, (f"{note}; for a series say --range {low:.0f}:{high:.0f}, to leave it --range full",)
