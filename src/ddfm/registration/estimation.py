@@ -7,7 +7,7 @@ import numpy as np
 from ddfm._checks import DDFMError, check_choice, problem
 from ddfm.registration.search import SIDES, search
 from ddfm.registration.transform import KINDS, Evidence, Transform, corner_error, resizing
-from ddfm.registration.trust import LEAST_AGREEMENT, LEAST_BLOCKS, agreement, most_return
+from ddfm.registration.trust import MOST_LUCK, agreement, most_return
 
 __all__ = ["estimate"]
 
@@ -34,10 +34,9 @@ def estimate(moving: np.ndarray, fixed: np.ndarray, kind: str, name: str = "the 
     frame_back = np.array(resizing(fixed.shape[:2], moving.shape[:2])) @ back
     missed = corner_error(frame_back @ whole, np.eye(3), fixed.shape[:2])
     blocks = agreement(moving, fixed, matrix)
-    evidence = Evidence(
-        round(similarity, 4), round(before, 4), round(blocks.share, 4), round(blocks.chance, 4), round(missed, 3)
-    )
-    _check_trust(evidence, blocks.blocks, fixed.shape[:2], name, kind)
+    luck = float(f"{blocks.luck:.2g}")
+    evidence = Evidence(round(similarity, 4), round(before, 4), blocks.agree, blocks.blocks, luck, round(missed, 3))
+    _check_trust(evidence, fixed.shape[:2], name, kind)
     try:
         return Transform(kind, tuple(map(tuple, whole)), moving.shape[:2], fixed.shape[:2], evidence)
     except DDFMError as error:
@@ -56,8 +55,8 @@ def _check_pictures(moving: np.ndarray, fixed: np.ndarray, name: str) -> None:
             raise problem("--align", f"{who} without any contrast", "a picture with edges", REMEDY)
 
 
-def _check_trust(evidence: Evidence, blocks: int, size: tuple[int, int], name: str, kind: str) -> None:
-    """Raise DDFMError unless there and back meet and enough blocks agree."""
+def _check_trust(evidence: Evidence, size: tuple[int, int], name: str, kind: str) -> None:
+    """Raise DDFMError unless there and back meet, the fit gains by it, and enough blocks agree."""
     most = most_return(size)
     if not evidence.return_error <= most:  # NaN and infinity too
         reason = f"there and back miss each other by {evidence.return_error:.1f} pixels (at most {most:.1f})"
@@ -65,12 +64,10 @@ def _check_trust(evidence: Evidence, blocks: int, size: tuple[int, int], name: s
     if evidence.similarity < evidence.before - 0.01:
         reason = f"the edges agree less with it ({evidence.similarity:.2f}) than without ({evidence.before:.2f})"
         raise _untrusted(name, kind, reason)
-    if blocks < LEAST_BLOCKS:
-        raise _untrusted(name, kind, f"only {blocks} blocks can be compared")
-    if evidence.agreement < max(LEAST_AGREEMENT, 2 * evidence.chance):
+    if evidence.luck > MOST_LUCK:
         reason = (
-            f"only {evidence.agreement:.0%} of the blocks fit best there (at least {LEAST_AGREEMENT:.0%}; "
-            f"chance gives {evidence.chance:.0%})"
+            f"only {evidence.agree} of {evidence.blocks} blocks fit best there, which unrelated pictures reach with "
+            f"probability {evidence.luck:.1g} (at most {MOST_LUCK:g})"
         )
         raise _untrusted(name, kind, reason)
 

@@ -2,7 +2,7 @@
 
 What an edge is bright against differs from modality to modality, where it runs does not. So pictures are compared by
 
-    c(p) = m(p) (cos 2 theta, sin 2 theta),   and m(p) - mean(m),   m = sqrt(|grad| / local |grad|)
+    c(p) = m(p) (cos 2 theta, sin 2 theta),   and m(p) - mean(m),   m = (|grad| / local |grad|)^0.35
 
 with theta the direction of the gradient: doubled, it is the same for an edge and its negative; divided by what is
 usual around, weak edges count too. This is the squared-gradient field of orientation estimation (Kass and Witkin
@@ -26,7 +26,7 @@ from ddfm.registration.transform import corner_error
 
 __all__ = ["Level", "fields", "likeness", "search"]
 
-#: Shorter sides of the levels, in pixels; the last is no finer than the coarser of the two pictures.
+#: Shorter sides of the levels, in pixels.
 SIDES = (96, 192, 384, 768)
 #: Scales and turns (degrees) that the coarsest level begins from, and the largest shift, as a share of the side.
 SCALES = (0.71, 0.84, 1.0, 1.19, 1.41)
@@ -35,6 +35,9 @@ REACH = 0.25
 #: Shifts that the coarsest level begins from, and how many are followed on from it and from the next ones.
 SHIFTS = 6
 STARTS = (3, 2, 1)
+#: Blur before the gradient, in pixels of the level, and the power of an edge's strength: a sharper field and a flatter
+#: power find rendered scenes more exactly, still sharper or flatter ones lose real pairs with noise.
+SMOOTH, POWER = 0.7, 0.35
 #: A border of this share of the side is not compared: frames and black rims sit there.
 RIM = 0.02
 
@@ -55,9 +58,10 @@ class Level:
 
 
 def levels(moving: np.ndarray, fixed: np.ndarray, sides: Sequence[int] = SIDES) -> Iterator[Level]:
-    """From coarse to fine, ending at the resolution of the coarser picture or the last of ``sides``."""
+    """From coarse to fine, ending about where the coarser picture has no more to show, or at the last of ``sides``."""
     cv2 = opencv("--align")
-    finest = min(*fixed.shape, *moving.shape)
+    coarser, finer = sorted((min(fixed.shape), min(moving.shape)))
+    finest = min(finer, round(1.5 * coarser))  # somewhat beyond the coarser picture, which may show a part only
     wanted = [side for side in sides if side < 0.8 * finest] + ([finest] if finest <= 1.25 * sides[-1] else [])
     for side in wanted or [finest]:
         factor = side / min(fixed.shape)
@@ -82,12 +86,12 @@ def _scaling(x: float, y: float) -> np.ndarray:
 def fields(picture: np.ndarray) -> np.ndarray:
     """(h, w) to float32 (h, w, 3): edge strength less its mean, and the doubled direction times the strength."""
     cv2 = opencv("--align")
-    smooth = cv2.GaussianBlur(picture, (0, 0), 1.0)
+    smooth = cv2.GaussianBlur(picture, (0, 0), SMOOTH)
     gx, gy = (cv2.Scharr(smooth, cv2.CV_32F, *order) / 32 for order in ((1, 0), (0, 1)))
     power = gx * gx + gy * gy
     around = cv2.GaussianBlur(power, (0, 0), max(4.0, min(picture.shape) / 16))
     usual = np.sqrt(np.maximum(around, 0)) + 0.3 * np.sqrt(power.mean()) + 1e-3
-    strength = np.sqrt(np.sqrt(power) / usual)
+    strength = (np.sqrt(power) / usual) ** POWER
     turn = strength / np.maximum(power, 1e-12)
     return np.dstack([strength - strength.mean(), (gx * gx - gy * gy) * turn, 2 * gx * gy * turn]).astype(np.float32)
 
@@ -140,7 +144,9 @@ def search(
         found = _best(level, found, STARTS[min(n, len(STARTS) - 1)])
         full = [down @ matrix @ up for matrix in found]
     assert level is not None
-    return full[0] / full[0][2, 2], likeness(level, found[0]), likeness(level, np.eye(3))
+    best = _refine(level, found[0], kind, blur=1)
+    whole = down @ best @ up
+    return whole / whole[2, 2], likeness(level, best), likeness(level, np.eye(3))
 
 
 def _steps(kind: str, first: bool, last: bool) -> list[str]:
@@ -160,12 +166,15 @@ def _best(level: Level, matrices: list[np.ndarray], count: int) -> list[np.ndarr
     return kept[:count]
 
 
-def _refine(level: Level, matrix: np.ndarray, kind: str, rounds: int = 3) -> np.ndarray:
-    """ECC from ``matrix``, the field drawn anew from the moved picture each round; never to a lower rank."""
+def _refine(level: Level, matrix: np.ndarray, kind: str, blur: int = 3, rounds: int = 3) -> np.ndarray:
+    """ECC from ``matrix``, the field drawn anew from the moved picture each round; never to a lower rank.
+
+    blur: pixels of a further Gaussian; 3 lets ECC find from farther away, 1 is none and the more exact in the end.
+    """
     rank = _compare(level, matrix)[1]
     for _ in range(rounds):
         field, mask = moved(level, matrix)
-        change = _ecc(level.field, field, mask, kind)
+        change = _ecc(level.field, field, mask, kind, blur)
         if change is None:
             break
         better = matrix @ change
@@ -179,14 +188,14 @@ def _refine(level: Level, matrix: np.ndarray, kind: str, rounds: int = 3) -> np.
     return matrix
 
 
-def _ecc(fixed: np.ndarray, moving: np.ndarray, mask: np.ndarray, kind: str) -> np.ndarray | None:
+def _ecc(fixed: np.ndarray, moving: np.ndarray, mask: np.ndarray, kind: str, blur: int) -> np.ndarray | None:
     """What is still to be moved, 3x3; None where ECC finds nothing."""
     cv2 = opencv("--align")
     motion = {"translation": cv2.MOTION_TRANSLATION, "affine": cv2.MOTION_AFFINE, "homography": cv2.MOTION_HOMOGRAPHY}
     begin = np.eye(3 if kind == "homography" else 2, 3, dtype=np.float32)
-    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-6)
+    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 1e-4)
     try:
-        _, found = cv2.findTransformECC(fixed, np.ascontiguousarray(moving), begin, motion[kind], stop, mask, 3)
+        _, found = cv2.findTransformECC(fixed, np.ascontiguousarray(moving), begin, motion[kind], stop, mask, blur)
     except cv2.error:  # "the algorithm stopped before its convergence", singular where there are no edges
         return None
     change = np.eye(3)

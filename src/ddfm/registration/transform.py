@@ -35,15 +35,16 @@ class Evidence:
     """Why an estimate was trusted.
 
     similarity: correlation of the orientation fields with the transform, in [-1, 1]. before: the same with the mere
-    resize. agreement: share of the picture's blocks that fit best where the transform puts them, ``chance`` what
-    unrelated pictures would get. return_error: pixels of the reference, mean over its corners, by which the transform
-    and one estimated the other way round miss each other.
+    resize. agree, blocks: how many of the picture's blocks fit best where the transform puts them, and of how many.
+    luck: probability that as many do of unrelated pictures. return_error: pixels of the reference, mean over its
+    corners, by which the transform and one estimated the other way round miss each other.
     """
 
     similarity: float
     before: float
-    agreement: float
-    chance: float
+    agree: int
+    blocks: int
+    luck: float
     return_error: float
 
 
@@ -88,7 +89,7 @@ class Transform:
         """bool (N,): which pixel centres of the reference the moving picture shows."""
         height, width = self.moving_size
         x, y = self.points(xy).T
-        return (x > -0.501) & (x < width - 0.499) & (y > -0.501) & (y < height - 0.499)
+        return (x > -0.499) & (x < width - 0.501) & (y > -0.499) & (y < height - 0.501)
 
     @property
     def share_inside(self) -> float:
@@ -237,7 +238,7 @@ def _read_entry(entry: Any, name: str) -> Transform:
 
 
 def _read_evidence(evidence: dict[str, Any]) -> Evidence:
-    values = {field.name: float(evidence[field.name]) for field in dataclasses.fields(Evidence)}
-    if not all(math.isfinite(value) for value in values.values()):
+    values = {field.name: evidence[field.name] for field in dataclasses.fields(Evidence)}
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in values.values()):
         raise problem("evidence", "a value that is no number", "numbers")
     return Evidence(**values)

@@ -4,7 +4,9 @@
 way has its own accidental best fit: they miss each other by tens of pixels.
 
 *Agreement.* The picture is cut into blocks; each is free to look for its own best place near where the transform puts
-it. Of a true registration many blocks choose that very place; of unrelated pictures only as many as chance would have.
+it. Of a true registration many blocks choose that very place; of unrelated pictures as many as chance would have, and
+the binomial distribution says how likely that is. (For a mere translation the way back is the way there, also of
+unrelated pictures: it is agreement that refuses them.)
 """
 
 from __future__ import annotations
@@ -16,15 +18,14 @@ import numpy as np
 from ddfm.registration._opencv import opencv
 from ddfm.registration.search import Level, levels, moved
 
-__all__ = ["LEAST_AGREEMENT", "Agreement", "agreement", "most_return"]
+__all__ = ["MOST_LUCK", "Agreement", "agreement", "most_return"]
 
 #: Size at which blocks are compared: shorter side in pixels, and parts that a block's side is of it.
 SIDE, PARTS, LEAST_BLOCK = 256, 8, 16
 #: A block agrees if its best place is within so many pixels, at that size, of where the transform puts it.
 NEAR = 1.5
-#: Least share of blocks that agree. Of wrong pairs none reached it together with a small return (docs/align.md).
-LEAST_AGREEMENT = 0.15
-LEAST_BLOCKS = 4
+#: Of unrelated pictures one in so many may be taken for related by agreement alone.
+MOST_LUCK = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +37,11 @@ class Agreement:
     chance: float
 
     @property
-    def share(self) -> float:
-        """Of the blocks, in [0, 1]."""
-        return self.agree / self.blocks if self.blocks else 0.0
+    def luck(self) -> float:
+        """Probability that as many or more agree by chance."""
+        from scipy.stats import binom
+
+        return float(binom.sf(self.agree - 1, self.blocks, self.chance)) if self.blocks else 1.0
 
 
 def most_return(size: tuple[int, int]) -> float:
@@ -51,7 +54,7 @@ def agreement(moving: np.ndarray, fixed: np.ndarray, matrix: np.ndarray) -> Agre
     *_, level = levels(moving, fixed, (SIDE,))
     field, mask = moved(level, level.scale @ matrix @ np.linalg.inv(level.scale))
     side = max(LEAST_BLOCK, min(level.fixed.shape) // PARTS)
-    reach = side // 4
+    reach = side // 2
     agree = blocks = 0
     for top in range(0, mask.shape[0] - side + 1, side):
         for left in range(0, mask.shape[1] - side + 1, side):
