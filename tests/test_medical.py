@@ -672,6 +672,34 @@ def test_folders_that_are_replaced_and_that_are_not(tmp_path, source):
     assert not [p for p in tmp_path.iterdir() if p.name.endswith(".part")]
 
 
+@pytest.mark.parametrize("spoil", ["Manufacturer", "SeriesDescription", "DerivationDescription"])
+def test_only_files_with_our_mark_are_replaced(tmp_path, source, spoil):
+    """A Secondary Capture of another device has the same SOP class and ConversionType."""
+    write_volume(tmp_path / "out", np.zeros((4, 17, 16)), source)
+    ds = pydicom.dcmread(tmp_path / "out/0002.dcm")
+    setattr(ds, spoil, "screenshot")
+    ds.save_as(tmp_path / "out/0002.dcm")
+    with pytest.raises(DDFMError, match="1 files that stay"):
+        write_volume(tmp_path / "out", np.zeros((4, 17, 16)), source, overwrite=True)
+    assert len(list((tmp_path / "out").iterdir())) == 4
+
+
+def test_a_file_that_is_read_is_not_replaced(tmp_path):
+    series = read_volume(dicom.series(tmp_path / "one", np.zeros((1, 16, 16), np.int16)))
+    target = (tmp_path / "one/IM000").rename(tmp_path / "one/0001.dcm")
+    before = target.read_bytes()
+    for source in (tmp_path / "one", target):
+        series = read_volume(source)
+        for name in ("0001.dcm", "../one/0001.dcm"):
+            with pytest.raises(DDFMError, match="another place than a source"):
+                write_volume(tmp_path / "one" / name, np.zeros((1, 16, 16)), series, overwrite=True)
+    write_volume(tmp_path / "out", np.zeros((1, 16, 16)), series)
+    result = read_volume(tmp_path / "out/0001.dcm")  # ours, and a source this time
+    with pytest.raises(DDFMError, match="another place than a source"):
+        write_volume(tmp_path / "out", np.zeros((1, 16, 16)), result, overwrite=True)
+    assert target.read_bytes() == before
+
+
 def test_what_stops_leaves_nothing(tmp_path, source):
     for name in ("out", "out.nii.gz"):
         with (

@@ -427,6 +427,12 @@ def test_a_hint_for_ct_without_a_window(ddfm, files):
         (("ct.nii.gz", "mri.nii.gz", "-o", "taken.nii"), "exists"),
         (("ct", "mri", "-o", "."), "files that stay"),
         (("tiny.nii", "tiny.nii", "-o", "o.nii"), "16x16 voxels or more"),
+        (("ct", "mri", "-o", "out", "--report", "out"), "which is the output"),
+        (("ct", "mri", "-o", "out", "--report", "./ct/../out"), "which is the output"),
+        (("ct", "mri", "-o", "o.nii", "--report", "o.nii"), "which is the output"),
+        (("ct.nii.gz", "mri.nii.gz", "-o", "o.nii", "--report", "mri.nii.gz"), "which is a source"),
+        (("ct", "mri", "-o", "out", "--report", "ct/0001.dcm"), "a volume's"),
+        (("ct", "mri", "-o", "out", "--report", "r.nii.gz"), "a volume's"),
     ],
 )
 def test_what_is_refused_leaves_nothing(ddfm, files, monkeypatch, words, told):

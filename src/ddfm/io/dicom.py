@@ -24,7 +24,7 @@ from ddfm.io.volume import Volume
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["DicomVolume", "is_dicom", "open_dicom", "pydicom_or_error", "quiet", "read_head"]
+__all__ = ["DicomVolume", "is_dicom", "open_dicom", "pydicom_or_error", "quiet", "read_head", "reading"]
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 #: Sequences of a multi-frame file in which a frame's own tags lie (PS3.3, C.7.6.16.2).

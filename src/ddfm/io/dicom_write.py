@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddfm._provenance import versions
 from ddfm.io import _os_errors, _quantise, writing, writing_folder
-from ddfm.io.dicom import DicomVolume, is_dicom, pydicom_or_error, quiet, read_head
+from ddfm.io.dicom import DicomVolume, is_dicom, pydicom_or_error, quiet, read_head, reading
 from ddfm.io.volume import FUSED_LABEL, Geometry, Volume, differences
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Origin", "writing_dicom"]
 
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+#: Marks, with the label and the derivation, the files that ``overwrite`` may replace.
+_MAKER = "ddfm"
 #: Copied from the last source when the patient is to be kept; the character set is what their text is written in.
 _PATIENT: tuple[str, ...] = (
     "SpecificCharacterSet",
@@ -74,7 +76,7 @@ def writing_dicom(
         return
 
     def ours(entry: Path) -> bool:
-        return overwrite and entry.is_file() and is_dicom(entry) and _is_fused(entry)
+        return overwrite and entry.is_file() and is_dicom(entry) and _is_ours(entry, origin.label)
 
     with writing_folder(path, ours) as part:
         yield _writer(encode, lambda k: part / f"{k + 1:04d}.dcm", path)
@@ -93,9 +95,14 @@ def _writer(encode: Callable[[np.ndarray, int], Any], target: Callable[[int], An
     return write
 
 
-def _is_fused(path: Path) -> bool:
+def _is_ours(path: Path, label: str) -> bool:
+    """Whether ddfm wrote a file under that label: others write Secondary Captures too, and theirs stay."""
     head = read_head(path)
-    return head.get("SOPClassUID") == _SECONDARY_CAPTURE and head.get("ConversionType") == "WSD"
+    with reading(path):
+        marks = {"SOPClassUID": _SECONDARY_CAPTURE, "ConversionType": "WSD", "SeriesDescription": label}
+        marks |= dict.fromkeys(("Manufacturer", "SecondaryCaptureDeviceManufacturer"), _MAKER)
+        alike = all(str(head.get(tag, "")) == value for tag, value in marks.items())
+        return alike and str(head.get("DerivationDescription", "")).endswith(FUSED_LABEL)
 
 
 def _common(like: Volume, origin: Origin) -> Any:
@@ -109,7 +116,7 @@ def _common(like: Volume, origin: Origin) -> Any:
     ds.SeriesInstanceUID, ds.SeriesNumber, ds.SeriesDescription = uid(None), 9000, origin.label
     ds.SeriesDate = ds.ContentDate = ds.InstanceCreationDate = now.strftime("%Y%m%d")
     ds.SeriesTime = ds.ContentTime = ds.InstanceCreationTime = now.strftime("%H%M%S")
-    ds.Manufacturer = ds.SecondaryCaptureDeviceManufacturer = "ddfm"
+    ds.Manufacturer = ds.SecondaryCaptureDeviceManufacturer = _MAKER
     ds.SecondaryCaptureDeviceSoftwareVersions = versions()["ddfm"]
     ds.DerivationDescription = f"{origin.text}; {FUSED_LABEL}" if origin.text else FUSED_LABEL
     burned = any(source.burned_in for source in origin.sources)
