@@ -449,6 +449,16 @@ def test_what_is_refused_leaves_nothing(ddfm, files, monkeypatch, words, told):
     assert (files / "taken.nii").read_bytes() == b"precious"
 
 
+def test_into_the_working_folder(ddfm, files, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert ddfm("fuse", files / "ct", files / "mri", "-o", ".")[0] == 0
+    assert len(list((tmp_path / "empty").iterdir())) == 8
+    monkeypatch.chdir(tmp_path)
+    code, text = ddfm("fuse", files / "ct", files / "mri", "-o", files / "ct.nii.gz")
+    assert code == 2 and "--overwrite" in text
+
+
 @pytest.mark.parametrize("output", ["out.nii.gz", "out"])
 def test_stopped_with_ctrl_c(ddfm, files, tmp_path, monkeypatch, output):
     fuse = SceneFuser.fuse
