@@ -300,9 +300,9 @@ def _values(samples: np.ndarray, head: Any, frame: Frame) -> np.ndarray:
         slope, intercept = frame.rescale
         values = (samples.astype(np.float64) * slope + intercept).astype(np.float32)
     values[~np.isfinite(values)] = np.nan
-    padding = head.get("PixelPaddingValue")
-    if padding is not None:
-        other = head.get("PixelPaddingRangeLimit", padding)
+    if padded := numbers(frame.path, [head], "PixelPaddingValue", 1):
+        padding = padded[0]
+        other = (numbers(frame.path, [head], "PixelPaddingRangeLimit", 1) or padded)[0]
         values[(samples >= min(padding, other)) & (samples <= max(padding, other))] = np.nan
     return values
 
