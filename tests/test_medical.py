@@ -511,6 +511,87 @@ def test_a_corrupt_tag_is_named_and_its_value_is_not(tmp_path, tag, value):
     assert value.decode() not in text
 
 
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        ("SliceThickness", b"DOE^JANE"),
+        ("PhotometricInterpretation", b"DOE^JANE"),
+        ("RescaleSlope", b"0"),
+        ("RescaleSlope", b"1e31"),
+        ("RescaleIntercept", b"-1e300"),
+        ("NumberOfFrames", b"0"),
+        ("NumberOfFrames", b"-1"),
+        ("NumberOfFrames", b"5000000"),
+        ("NumberOfFrames", b"2147483647"),
+        ("BitsAllocated", b"\x07\0"),
+        ("BitsStored", b"\x63\0"),
+        ("SamplesPerPixel", b"\0\0"),
+        ("PixelRepresentation", b"\x05\0"),
+    ],
+)
+def test_a_tag_that_cannot_be_is_named_before_any_work(tmp_path, tag, value):
+    """None of them may reach the pixels: a damaged number of frames would fill the memory."""
+    tags = {"RescaleSlope": "2.000000", "RescaleIntercept": "1.000000", "NumberOfFrames": "0000000001"}
+    tags["SpacingBetweenSlices"] = 2.5
+
+    def change(ds, k):
+        ds.SliceThickness = "2.000000"
+
+    folder = dicom.series(tmp_path, np.zeros((2, 16, 16), np.int16), change=change, **tags)
+    set_raw(folder / "IM001", tag, value)
+    with pytest.raises(DDFMError) as error:
+        read_volume(folder)
+    assert "IM001" in str(error.value) and tag in str(error.value) and "DOE" not in str(error.value)
+
+
+def test_more_frames_than_fragments_have_room(tmp_path):
+    ds = pydicom.dcmread(dicom.public("MR_small_RLE.dcm"))
+    ds.NumberOfFrames = 2147483647
+    ds.save_as(tmp_path / "x.dcm")
+    refused("NumberOfFrames", path=tmp_path / "x.dcm")
+
+
+def test_pixels_and_transfer_syntax_that_are_not_there(tmp_path):
+    def change(ds, k):
+        if k:
+            del ds.PixelData
+
+    refused("PixelData", path=dicom.series(tmp_path / "a", np.zeros((2, 16, 16), np.int16), change=change))
+    folder = dicom.series(tmp_path / "b", np.zeros((2, 16, 16), np.int16))
+    path = folder / "IM000"
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.9\0"))
+    refused("IM000", "TransferSyntaxUID", path=folder)
+
+
+def test_what_is_no_uid_is_neither_shown_nor_copied(tmp_path):
+    name = "Doe^Jane 19700101"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+
+        def change(ds, k):
+            ds.SeriesInstanceUID, ds.Modality = (name, "DOE") if k else ("1.2.3.4", "MR")
+
+        folder = dicom.series(tmp_path / "two", np.zeros((2, 16, 16), np.int16), change=change)
+        text = refused("not a UID (unknown modality", "1.2.3.4 (MR", path=folder)
+        tags = {"FrameOfReferenceUID": name, "StudyInstanceUID": "19700101", "SOPInstanceUID": name}
+        like = read_volume(dicom.series(tmp_path / "one", np.zeros((1, 16, 16), np.int16), **tags))
+    assert "Doe" not in text and "DOE" not in text
+    assert "FrameOfReferenceUID is not a UID" in "".join(like.notes)
+    with writing_volume(tmp_path / "x.dcm", like, color=False, origin=Origin([like], keep_patient=True)) as write:
+        write(np.zeros((16, 16)))
+    ds = pydicom.dcmread(tmp_path / "x.dcm")
+    assert ds.FrameOfReferenceUID.is_valid and ds.StudyInstanceUID.startswith("2.25.")
+    assert b"Doe" not in (tmp_path / "x.dcm").read_bytes() and not ds.SourceImageSequence
+
+
+@pytest.mark.parametrize("width", [0, -80])
+def test_a_window_without_width_is_told_and_not_used(tmp_path, width):
+    folder = dicom.series(tmp_path, np.zeros((2, 16, 16), np.int16), WindowCenter=40, WindowWidth=width)
+    volume = read_volume(folder)
+    assert volume.window is None and "WindowWidth" in "".join(volume.notes)
+
+
 def test_damage_where_nothing_is_read_does_not_matter(tmp_path):
     folder = dicom.series(tmp_path, np.zeros((2, 16, 16), np.int16), PatientWeight="70.000")
     set_raw(folder / "IM001", "PatientWeight", b"heavy")
@@ -672,6 +753,34 @@ def test_folders_that_are_replaced_and_that_are_not(tmp_path, source):
     assert not [p for p in tmp_path.iterdir() if p.name.endswith(".part")]
 
 
+@pytest.mark.parametrize("spoil", ["Manufacturer", "SeriesDescription", "DerivationDescription"])
+def test_only_files_with_our_mark_are_replaced(tmp_path, source, spoil):
+    """A Secondary Capture of another device has the same SOP class and ConversionType."""
+    write_volume(tmp_path / "out", np.zeros((4, 17, 16)), source)
+    ds = pydicom.dcmread(tmp_path / "out/0002.dcm")
+    setattr(ds, spoil, "screenshot")
+    ds.save_as(tmp_path / "out/0002.dcm")
+    with pytest.raises(DDFMError, match="1 files that stay"):
+        write_volume(tmp_path / "out", np.zeros((4, 17, 16)), source, overwrite=True)
+    assert len(list((tmp_path / "out").iterdir())) == 4
+
+
+def test_a_file_that_is_read_is_not_replaced(tmp_path):
+    series = read_volume(dicom.series(tmp_path / "one", np.zeros((1, 16, 16), np.int16)))
+    target = (tmp_path / "one/IM000").rename(tmp_path / "one/0001.dcm")
+    before = target.read_bytes()
+    for source in (tmp_path / "one", target):
+        series = read_volume(source)
+        for name in ("0001.dcm", "../one/0001.dcm"):
+            with pytest.raises(DDFMError, match="another place than a source"):
+                write_volume(tmp_path / "one" / name, np.zeros((1, 16, 16)), series, overwrite=True)
+    write_volume(tmp_path / "out", np.zeros((1, 16, 16)), series)
+    result = read_volume(tmp_path / "out/0001.dcm")  # ours, and a source this time
+    with pytest.raises(DDFMError, match="another place than a source"):
+        write_volume(tmp_path / "out", np.zeros((1, 16, 16)), result, overwrite=True)
+    assert target.read_bytes() == before
+
+
 def test_what_stops_leaves_nothing(tmp_path, source):
     for name in ("out", "out.nii.gz"):
         with (
@@ -681,6 +790,31 @@ def test_what_stops_leaves_nothing(tmp_path, source):
             write(np.zeros((17, 16)))
             raise KeyboardInterrupt
     assert sorted(p.name for p in tmp_path.iterdir()) == ["source"]
+
+
+def test_the_working_folder_is_filled_and_stays_itself(tmp_path, source, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    before = here.stat().st_ino
+    write_volume(".", np.zeros((4, 17, 16)), source)
+    write_volume(".", np.ones((4, 17, 16)), source, overwrite=True)
+    assert [p.name for p in sorted(here.iterdir())] == ["0001.dcm", "0002.dcm", "0003.dcm", "0004.dcm"]
+    assert pydicom.dcmread("0004.dcm").pixel_array.min() == 255 and here.stat().st_ino == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["here", "source"]
+    rename = Path.rename
+
+    def fail(self, target):
+        if self.parent != here and Path(target) == here / "0003.dcm" and self.parent.joinpath("0004.dcm").exists():
+            monkeypatch.setattr(Path, "rename", rename)
+            raise OSError("disk")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(DDFMError):
+        write_volume(".", np.zeros((4, 17, 16)), source, overwrite=True)
+    assert len(list(here.iterdir())) == 4 and pydicom.dcmread("0001.dcm").pixel_array.min() == 255
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["here", "source"]
 
 
 def test_a_folder_comes_back_when_the_exchange_fails(tmp_path, monkeypatch):

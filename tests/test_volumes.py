@@ -2,8 +2,11 @@
 
 import importlib
 import json
+import re
 import shutil
+import signal
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -427,6 +430,12 @@ def test_a_hint_for_ct_without_a_window(ddfm, files):
         (("ct.nii.gz", "mri.nii.gz", "-o", "taken.nii"), "exists"),
         (("ct", "mri", "-o", "."), "files that stay"),
         (("tiny.nii", "tiny.nii", "-o", "o.nii"), "16x16 voxels or more"),
+        (("ct", "mri", "-o", "out", "--report", "out"), "which is the output"),
+        (("ct", "mri", "-o", "out", "--report", "./ct/../out"), "which is the output"),
+        (("ct", "mri", "-o", "o.nii", "--report", "o.nii"), "which is the output"),
+        (("ct.nii.gz", "mri.nii.gz", "-o", "o.nii", "--report", "mri.nii.gz"), "which is a source"),
+        (("ct", "mri", "-o", "out", "--report", "ct/0001.dcm"), "a volume's"),
+        (("ct", "mri", "-o", "out", "--report", "r.nii.gz"), "a volume's"),
     ],
 )
 def test_what_is_refused_leaves_nothing(ddfm, files, monkeypatch, words, told):
@@ -443,15 +452,27 @@ def test_what_is_refused_leaves_nothing(ddfm, files, monkeypatch, words, told):
     assert (files / "taken.nii").read_bytes() == b"precious"
 
 
+def test_into_the_working_folder(ddfm, files, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert ddfm("fuse", files / "ct", files / "mri", "-o", ".")[0] == 0
+    assert len(list((tmp_path / "empty").iterdir())) == 8
+    monkeypatch.chdir(tmp_path)
+    code, text = ddfm("fuse", files / "ct", files / "mri", "-o", files / "ct.nii.gz")
+    assert code == 2 and "--overwrite" in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("output", ["out.nii.gz", "out"])
-def test_stopped_with_ctrl_c(ddfm, files, tmp_path, monkeypatch, output):
+def test_stopped_with_a_signal(ddfm, files, tmp_path, monkeypatch, output, number):
+    """Ctrl-C is SIGINT."""
     fuse = SceneFuser.fuse
     calls = []
 
     def stop(self, *sources):
         calls.append(1)
         if len(calls) == 3:
-            raise KeyboardInterrupt
+            signal.raise_signal(number)
         return fuse(self, *sources)
 
     monkeypatch.setattr(SceneFuser, "fuse", stop)
@@ -557,6 +578,21 @@ def test_the_phantoms_files_say_the_same(tmp_path, modality):
     with pytest.raises(DDFMError, match="exists"):
         make_phantom(tmp_path, modality, 4, 32)
     make_phantom(tmp_path, modality, 4, 32, overwrite=True)
+
+
+def test_the_page_uses_each_name_once():
+    """It can be run from top to bottom: nothing that one block wrote is in the way of another."""
+    page = (Path(__file__).parents[1] / "docs/volumes.md").read_text("utf-8")
+    code = "".join(re.findall(r"^```(?:bash|python)\n(.*?)^```", page, re.M | re.S))
+    names = re.findall(r"-o (\S+)|data phantom (\S+)|make_phantom\(Path\(\"(.+?)\"|volumes, Path\(\"(.+?)\"", code)
+    names = ["".join(found) for found in names]
+    assert len(names) > 10 and len(set(names)) == len(names)
+
+
+def test_the_phantoms_ct_is_drawn_in_the_brain_window(rendered):
+    """The documentation says so: nothing above 80 Hounsfield units, and air."""
+    values = np.asanyarray(nib.load(rendered / "ct.nii.gz").dataobj)
+    assert values.min() == -1000 and 60 < values.max() <= 80 and not ((values > -1000) & (values < 0)).any()
 
 
 def test_the_benchmark_of_volumes(tmp_path, tiny_prior, monkeypatch):

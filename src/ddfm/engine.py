@@ -133,8 +133,8 @@ def check_report(path: Path, folder: Path | None = None) -> None:
 
     ``folder``: the output folder of the run, which is made if the report is to lie in it.
     """
-    if path.suffix.lower() in SUFFIXES:
-        raise problem("--report", path, "another name than a picture's", "End it in .jsonl.")
+    if path.suffix.lower() in (*SUFFIXES, ".nii", ".gz", ".dcm"):
+        raise problem("--report", path, "another name than a picture's or a volume's", "End it in .jsonl.")
     if folder and path.parent.absolute() == folder.absolute():
         folder.mkdir(parents=True, exist_ok=True)
     if path.is_dir() or not path.parent.is_dir():

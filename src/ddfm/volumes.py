@@ -25,6 +25,7 @@ from ddfm.io import file_sha256
 from ddfm.io.dicom import DicomVolume
 from ddfm.io.medical import Origin, check_output, read_volume, writing_volume
 from ddfm.io.regrid import Regridded, regrid
+from ddfm.io.tags import term
 from ddfm.io.volume import FUSED_LABEL, Volume, check_one_grid
 from ddfm.pipeline import MIN_SIZE
 from ddfm.sequence import SceneFuser
@@ -188,7 +189,11 @@ def fuse_volumes(
             if on_slice:
                 on_slice(k + 1, work.count)
     seconds = round(time.perf_counter() - begun, 3)
-    return work.report() | {"output": output.name, "output_sha256": _sha256(output), "seconds": seconds}
+    return work.report() | {
+        "output": output.name or output.absolute().name,
+        "output_sha256": _sha256(output),
+        "seconds": seconds,
+    }
 
 
 class _Work:
@@ -317,7 +322,7 @@ def _identity_notes(volumes: Sequence[Volume]) -> list[str]:
         ("PatientID", "the sources' PatientID differ: are they of one patient?"),
         ("FrameOfReferenceUID", "the sources' frames of reference differ: nothing in them says that they line up"),
     ):
-        if len({str(head.get(tag, "")) for head in heads} - {""}) > 1:
+        if len({term(head, tag) for head in heads} - {""}) > 1:
             notes.append(told)
     if any(volume.burned_in for volume in volumes):
         notes.append("a source says that annotations are burned into its pixels; the result may show them")

@@ -1,12 +1,17 @@
 """The command line. Nothing heavy is imported here: ``ddfm --help`` must answer at once.
 
-Exit codes: 0 all done; 1 some pairs of a folder failed; 2 bad input, nothing done; 130 stopped with Ctrl-C.
+Exit codes: 0 all done; 1 some pairs of a folder failed; 2 bad input, nothing done; 130 stopped with Ctrl-C
+or SIGTERM.
 """
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -45,6 +50,23 @@ def _root(
         raise typer.Exit
 
 
+@contextlib.contextmanager
+def _ended_as_stopped() -> Iterator[None]:
+    """SIGTERM does what Ctrl-C does, so that no temporary file or folder is left behind."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main() -> None:
     """Entry point: a user's mistake is one message and exit code 2, never a traceback."""
     warnings.simplefilter("ignore")  # what a user should know is in each record's warnings, and said from there
@@ -52,7 +74,8 @@ def main() -> None:
 
     quiet_and_fast()
     try:
-        app()
+        with _ended_as_stopped():
+            app()
     except DDFMError as error:
         say(f"error: {error}", "red")
         sys.exit(2)

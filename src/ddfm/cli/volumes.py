@@ -86,14 +86,14 @@ def fuse(
 
     given: names of the parameters that the user typed.
     """
-    from ddfm import engine, journal
+    from ddfm import journal
     from ddfm._checks import problem
     from ddfm.volumes import open_volumes, parse_windows
 
     config = _settled(config, given)
     windows = parse_windows(options.window, len(sources))
     if report:
-        engine.check_report(report)
+        _check_report(report, sources, output)
     volumes = open_volumes(sources, options.series)
     try:
         record = _run(volumes, output, config, options, windows, overwrite)
@@ -122,6 +122,19 @@ _INSTEAD = {
     "value_range": "--window",
     "clahe": "--window",
 }
+
+
+def _check_report(report: Path, sources: Sequence[Path], output: Path) -> None:
+    """Refuse, before any work, a report that would be put into a source or into the result. Raises DDFMError."""
+    from ddfm import engine
+    from ddfm._checks import problem
+    from ddfm.io.medical import is_read
+
+    if report.resolve() == output.resolve():
+        raise problem("--report", f"{report}, which is the output", "a file of its own", "End it in .jsonl.")
+    if report.exists() and any(is_read(report, source) for source in sources if source.is_file()):
+        raise problem("--report", f"{report}, which is a source", "a file of its own", "End it in .jsonl.")
+    engine.check_report(report)
 
 
 def _settled(config: FuseConfig, given: Collection[str]) -> FuseConfig:

@@ -327,6 +327,7 @@ def writing_folder(path: str | Path, replaces: Callable[[Path], bool]) -> Iterat
     """
     path = Path(path)
     _check_folder(path, replaces)
+    path = path if path.name and path.name != ".." else path.resolve()
     part, old = _part_of(path), _part_of(path)
     try:
         with _os_errors(path):
@@ -334,7 +335,7 @@ def writing_folder(path: str | Path, replaces: Callable[[Path], bool]) -> Iterat
         yield part
         _check_folder(path, replaces)  # what may have come meanwhile
         with _os_errors(path):
-            _exchange(part, path, old)
+            (_refill if path.resolve() in _here() else _exchange)(part, path, old)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -349,6 +350,29 @@ def _exchange(new: Path, path: Path, old: Path) -> None:
     except BaseException:
         if old.exists() and not path.exists():
             old.rename(path)
+        raise
+
+
+def _here() -> tuple[Path, ...]:
+    """The working folder and those it lies in, which must keep their identity: a shell stands there."""
+    here = Path.cwd()
+    return (here, *here.parents)
+
+
+def _refill(new: Path, path: Path, old: Path) -> None:
+    """As ``_exchange``, but entry by entry: the folder itself stays what it is."""
+    moved: list[tuple[Path, Path]] = []
+    try:
+        old.mkdir()
+        for source, target in ((path, old), (new, path)):
+            for entry in sorted(source.iterdir()):
+                entry.rename(target / entry.name)
+                moved.append((entry, target / entry.name))
+    except BaseException:
+        for entry, there in reversed(moved):
+            there.rename(entry)
+        if old.exists():
+            old.rmdir()
         raise
 
 
@@ -409,7 +433,7 @@ def _check_target(path: Path, overwrite: bool) -> None:
 
 
 def _exists(path: Path) -> DDFMError:
-    return problem(str(path), "a file that exists", "a new name", "Choose another or allow overwriting.")
+    return problem(str(path), "a file that exists", "a new name", "Choose another, or replace it with --overwrite.")
 
 
 _REMEDIES = {

@@ -7,24 +7,34 @@ Standard: DICOM PS3.3, C.7.6.2 (image plane), C.7.6.16 (functional groups), C.11
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import logging
 import statistics
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ddfm._checks import DDFMError, problem
+from ddfm._checks import problem
 from ddfm.io import _os_errors, file_sha256
 from ddfm.io.stacking import Frame, stack
+from ddfm.io.tags import (
+    bad_tag,
+    check_pixels,
+    damaged,
+    is_uid,
+    modality,
+    numbers,
+    photometric,
+    quiet,
+    reading,
+    term,
+    uid,
+)
 from ddfm.io.volume import Volume
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["DicomVolume", "is_dicom", "open_dicom", "pydicom_or_error", "quiet", "read_head"]
+__all__ = ["DicomVolume", "is_dicom", "open_dicom", "pydicom_or_error", "quiet", "read_head", "reading"]
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 #: Sequences of a multi-frame file in which a frame's own tags lie (PS3.3, C.7.6.16.2).
@@ -51,11 +61,11 @@ class DicomVolume(Volume):
     def __init__(self, name: str, frames: Sequence[Frame], head: Any, notes: tuple[str, ...]) -> None:
         self.name, self.head = name, head
         self.frames, self.geometry = stack(frames, name)
-        photometric = head.get("PhotometricInterpretation", "MONOCHROME2")
-        self.is_color = photometric not in _GREY
-        self.inverted = photometric == "MONOCHROME1"
-        self.burned_in = head.get("BurnedInAnnotation") == "YES"
-        self.lossy = head.get("LossyImageCompression") == "01"
+        kind = photometric(self.frames[0].path, head)
+        self.is_color = kind not in _GREY
+        self.inverted = kind == "MONOCHROME1"
+        self.burned_in = term(head, "BurnedInAnnotation") == "YES"
+        self.lossy = term(head, "LossyImageCompression") == "01"
         self.window, told = _one_window([frame.window for frame in self.frames])
         self.notes = notes + told + _not_linear(head)
 
@@ -93,7 +103,7 @@ def open_dicom(path: Path, series: str | None = None) -> DicomVolume:
 
 
 class _Header(NamedTuple):
-    """What is kept of one file."""
+    """What is kept of one file. series: as stated, UID or not."""
 
     series: str
     modality: str
@@ -126,22 +136,20 @@ def _header(path: Path) -> _Header | None:
     with reading(path):
         if "Rows" not in head and "Columns" not in head:
             if "Image" in _sop_class(head):
-                raise _damaged(path, "no Rows")
+                raise damaged(path, "no Rows")
             return None
-        rows, columns = (int(_numbers(path, [head], tag, 1, needed=True)[0]) for tag in ("Rows", "Columns"))
-        photometric = str(head.get("PhotometricInterpretation", "MONOCHROME2"))
-        frames = _frames(path, head)
-        return _Header(
-            str(head.get("SeriesInstanceUID", "")), str(head.get("Modality", "")), (rows, columns), photometric, frames
-        )
+        rows, columns = (int(numbers(path, [head], tag, 1, needed=True)[0]) for tag in ("Rows", "Columns"))
+        check_pixels(path, head)
+        kind = photometric(path, head)
+        return _Header(term(head, "SeriesInstanceUID"), modality(head), (rows, columns), kind, _frames(path, head))
 
 
 def _sop_class(head: Any) -> str:
     """What kind of object a file says that it is, in words; "Image" where it does not even say that."""
     from pydicom.uid import UID
 
-    uid = head.file_meta.get("MediaStorageSOPClassUID") or head.get("SOPClassUID")
-    return UID(uid).name if uid else "Image"
+    found = term(head.file_meta, "MediaStorageSOPClassUID") or term(head, "SOPClassUID")
+    return UID(found).name if found else "Image"
 
 
 def read_head(path: Path) -> Any:
@@ -150,13 +158,17 @@ def read_head(path: Path) -> Any:
         return pydicom_or_error().dcmread(path, stop_before_pixels=True)
 
 
+def _shown(name: str) -> str:
+    return name if is_uid(name) else "not a UID"
+
+
 def _choose(found: list[_Header], series: str | None, path: Path) -> list[_Header]:
     groups: dict[str, list[_Header]] = {}
     for header in found:
         groups.setdefault(header.series, []).append(header)
     listed = "; ".join(
-        f"{uid} ({group[0].modality}, {sum(len(h.frames) for h in group)} slices of {_size(group[0])})"
-        for uid, group in sorted(groups.items())
+        f"{_shown(name)} ({group[0].modality}, {sum(len(h.frames) for h in group)} slices of {_size(group[0])})"
+        for name, group in sorted(groups.items())
     )
     if series is not None and series not in groups:
         raise problem("--series", f"{series}, which is not in {path}", f"one of: {listed}")
@@ -170,7 +182,7 @@ def _choose(found: list[_Header], series: str | None, path: Path) -> list[_Heade
 
 
 def _frames(path: Path, head: Any) -> list[Frame]:
-    count = _numbers(path, [head], "NumberOfFrames", 1)
+    count = numbers(path, [head], "NumberOfFrames", 1)
     if not count or (count[0] == 1 and "PerFrameFunctionalGroupsSequence" not in head):
         return [_frame(path, head, [head], None)]
     return [_frame(path, head, _holders(head, n), n) for n in range(int(count[0]))]
@@ -185,13 +197,16 @@ def _holders(head: Any, n: int) -> list[Any]:
 
 def _frame(path: Path, head: Any, holders: list[Any], n: int | None) -> Frame:
     def get(tag: str, count: int | None) -> tuple[float, ...]:
-        return _numbers(path, holders, tag, count)
+        return numbers(path, holders, tag, count)
 
     # an older multi-frame file states one position for all frames: of use for none of them
     placed = n is None or "PerFrameFunctionalGroupsSequence" in head
     slope, intercept = get("RescaleSlope", 1), get("RescaleIntercept", 1)
+    if slope and not slope[0]:
+        raise bad_tag(path, "RescaleSlope", "a number other than 0")
     number = get("InstanceNumber", 1)
-    thickness = get("SpacingBetweenSlices", 1) or get("SliceThickness", 1)
+    apart, thick = get("SpacingBetweenSlices", 1), get("SliceThickness", 1)  # both, so that damage is found now
+    thickness = apart or thick
     return Frame(
         path,
         n,
@@ -203,54 +218,24 @@ def _frame(path: Path, head: Any, holders: list[Any], n: int | None) -> Frame:
         (slope[0] if slope else 1.0, intercept[0] if intercept else 0.0),
         _window(get("WindowCenter", None), get("WindowWidth", None), holders),
         int(number[0]) if number else None,
-        (str(head.get("SOPClassUID", "")), str(head.get("SOPInstanceUID", ""))),
+        (uid(head, "SOPClassUID"), uid(head, "SOPInstanceUID")),
     )
-
-
-def _numbers(
-    path: Path, holders: Sequence[Any], tag: str, count: int | None, *, needed: bool = False
-) -> tuple[float, ...]:
-    """The numbers of a tag, () where it is absent or empty. Raises DDFMError naming the tag, never its value."""
-    import math
-
-    holder = next((h for h in holders if tag in h), None)
-    values: tuple[float, ...] = ()
-    if holder is not None:
-        try:
-            value = holder[tag].value  # pydicom converts here
-            several = isinstance(value, list | tuple) or (hasattr(value, "__iter__") and not isinstance(value, str))
-            values = tuple(float(v) for v in (value if several else [value] if value not in (None, "") else []))
-            damaged = not all(map(math.isfinite, values)) or (count is not None and len(values) not in (0, count))
-        except Exception:  # a damaged value may raise anything
-            damaged = True
-        if damaged:
-            raise _bad_tag(path, tag, {None: "numbers", 1: "one number"}.get(count, f"{count} numbers"))
-    if needed and not (values and values[0] >= 1):
-        raise _bad_tag(path, tag, "a number from 1")
-    return values
-
-
-def _bad_tag(path: Path, tag: str, expected: str) -> DDFMError:
-    from pydicom.datadict import tag_for_keyword
-    from pydicom.tag import Tag
-
-    number = tag_for_keyword(tag)
-    got = f"a damaged or absent tag {Tag(number) if number else ''} {tag}"
-    return problem(str(path), got, expected, "Export the series again, or take the file out of the folder.")
 
 
 def _window(center: tuple[float, ...], width: tuple[float, ...], holders: Sequence[Any]) -> tuple[float, float] | None:
     """The values that are to be black and white: the ends of the first window (PS3.3, C.11.2.1.2 and .3)."""
     if not center or not width:
         return None
-    exact = any(str(h.get("VOILUTFunction", "LINEAR")) != "LINEAR" for h in holders)
+    exact = any(term(h, "VOILUTFunction") not in ("", "LINEAR") for h in holders)
     middle, reach = (center[0], width[0]) if exact else (center[0] - 0.5, width[0] - 1)
-    return (middle - reach / 2, middle + reach / 2) if reach > 0 else None
+    return middle - reach / 2, middle + reach / 2  # the wrong way round where it is no window
 
 
 def _one_window(windows: list[tuple[float, float] | None]) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
     """One window for the whole volume, and what was done for it: slices with windows of their own would flicker."""
     given = [window for window in windows if window]
+    if any(high <= low for low, high in given):
+        return None, ("its WindowWidth is 0 or less, so the file's window is not used, an automatic one is",)
     if len(given) < len(windows):
         return None, ("only some slices state a window, so none of them is used",) * bool(given)
     if len(set(given)) == 1:
@@ -262,7 +247,9 @@ def _one_window(windows: list[tuple[float, float] | None]) -> tuple[tuple[float,
 
 def _not_linear(head: Any) -> tuple[str, ...]:
     """What a file wants done to its values beside a linear window, and is not done."""
-    notes = ("a sigmoid window is taken as its linear ends",) * (head.get("VOILUTFunction") == "SIGMOID")
+    stated = term(head, "FrameOfReferenceUID")
+    notes = ("its FrameOfReferenceUID is not a UID and is not copied",) * bool(stated and not is_uid(stated))
+    notes += ("a sigmoid window is taken as its linear ends",) * (term(head, "VOILUTFunction") == "SIGMOID")
     if "VOILUTSequence" in head and "WindowCenter" not in head:
         notes += ("its lookup table of grey levels (VOI LUT) is not used, an automatic window is",)
     return notes
@@ -282,6 +269,14 @@ def _samples(frame: Frame, head: Any) -> np.ndarray:
         samples = pixel_array(whole)
         head.update(whole)
         return samples
+    except AttributeError:  # pydicom's word for a tag that is not there
+        whole = pydicom_or_error().dcmread(frame.path, defer_size=1024)
+        if not any(tag in whole for tag in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+            raise bad_tag(frame.path, "PixelData", "pixels") from None
+        for tag in ("BitsStored", "PixelRepresentation", "PhotometricInterpretation"):
+            if tag not in whole:
+                raise bad_tag(frame.path, tag, "a value") from None
+        raise
     except (RuntimeError, NotImplementedError) as error:
         meta = getattr(read_head(frame.path), "file_meta", None)
         syntax = getattr(meta, "TransferSyntaxUID", None)
@@ -305,9 +300,9 @@ def _values(samples: np.ndarray, head: Any, frame: Frame) -> np.ndarray:
         slope, intercept = frame.rescale
         values = (samples.astype(np.float64) * slope + intercept).astype(np.float32)
     values[~np.isfinite(values)] = np.nan
-    padding = head.get("PixelPaddingValue")
-    if padding is not None:
-        other = head.get("PixelPaddingRangeLimit", padding)
+    if padded := numbers(frame.path, [head], "PixelPaddingValue", 1):
+        padding = padded[0]
+        other = (numbers(frame.path, [head], "PixelPaddingRangeLimit", 1) or padded)[0]
         values[(samples >= min(padding, other)) & (samples <= max(padding, other))] = np.nan
     return values
 
@@ -322,37 +317,6 @@ def _rgb(samples: np.ndarray, head: Any) -> np.ndarray:
         samples = apply_color_lut(samples, head)
         bits = 8 * samples.dtype.itemsize
     return np.true_divide(samples[..., :3], 2**bits - 1, dtype=np.float64).astype(np.float32)
-
-
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """What pydicom says of a damaged file as a DDFMError, without its text, which may quote a name."""
-    try:
-        with quiet(), _os_errors(path):
-            yield
-    except (DDFMError, MemoryError):
-        raise
-    except Exception as error:  # a damaged file may raise anything
-        raise _damaged(path, type(error).__name__) from None
-
-
-def _damaged(path: Path, why: str) -> DDFMError:
-    remedy = "Export it again, or take it out of the folder."
-    return problem(str(path), f"a damaged or cut DICOM file ({why})", "a whole one", remedy)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """pydicom neither warns nor logs: both quote values, and a patient's may be among them."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def pydicom_or_error() -> Any:

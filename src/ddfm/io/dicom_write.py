@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from ddfm._provenance import versions
 from ddfm.io import _os_errors, _quantise, writing, writing_folder
-from ddfm.io.dicom import DicomVolume, is_dicom, pydicom_or_error, quiet, read_head
+from ddfm.io.dicom import DicomVolume, is_dicom, pydicom_or_error, read_head
+from ddfm.io.tags import bad_tag, is_uid, numbers, quiet, reading, term, uid
 from ddfm.io.volume import FUSED_LABEL, Geometry, Volume, differences
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Origin", "writing_dicom"]
 
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+#: Marks, with the label and the derivation, the files that ``overwrite`` may replace.
+_MAKER = "ddfm"
 #: Copied from the last source when the patient is to be kept; the character set is what their text is written in.
 _PATIENT: tuple[str, ...] = (
     "SpecificCharacterSet",
@@ -74,7 +77,7 @@ def writing_dicom(
         return
 
     def ours(entry: Path) -> bool:
-        return overwrite and entry.is_file() and is_dicom(entry) and _is_fused(entry)
+        return overwrite and entry.is_file() and is_dicom(entry) and _is_ours(entry, origin.label)
 
     with writing_folder(path, ours) as part:
         yield _writer(encode, lambda k: part / f"{k + 1:04d}.dcm", path)
@@ -93,32 +96,37 @@ def _writer(encode: Callable[[np.ndarray, int], Any], target: Callable[[int], An
     return write
 
 
-def _is_fused(path: Path) -> bool:
+def _is_ours(path: Path, label: str) -> bool:
+    """Whether ddfm wrote a file under that label: others write Secondary Captures too, and theirs stay."""
     head = read_head(path)
-    return head.get("SOPClassUID") == _SECONDARY_CAPTURE and head.get("ConversionType") == "WSD"
+    with reading(path):
+        marks = {"SOPClassUID": _SECONDARY_CAPTURE, "ConversionType": "WSD", "SeriesDescription": label}
+        marks |= dict.fromkeys(("Manufacturer", "SecondaryCaptureDeviceManufacturer"), _MAKER)
+        alike = all(str(head.get(tag, "")) == value for tag, value in marks.items())
+        return alike and str(head.get("DerivationDescription", "")).endswith(FUSED_LABEL)
 
 
 def _common(like: Volume, origin: Origin) -> Any:
     """What all slices say."""
     pydicom = pydicom_or_error()
-    now, uid = datetime.datetime.now(), pydicom.uid.generate_uid
+    now, new_uid = datetime.datetime.now(), pydicom.uid.generate_uid
     ds = pydicom.Dataset()
     ds.SOPClassUID = _SECONDARY_CAPTURE
     ds.ImageType = ["DERIVED", "SECONDARY"]
     ds.Modality, ds.ConversionType = "OT", "WSD"
-    ds.SeriesInstanceUID, ds.SeriesNumber, ds.SeriesDescription = uid(None), 9000, origin.label
+    ds.SeriesInstanceUID, ds.SeriesNumber, ds.SeriesDescription = new_uid(None), 9000, origin.label
     ds.SeriesDate = ds.ContentDate = ds.InstanceCreationDate = now.strftime("%Y%m%d")
     ds.SeriesTime = ds.ContentTime = ds.InstanceCreationTime = now.strftime("%H%M%S")
-    ds.Manufacturer = ds.SecondaryCaptureDeviceManufacturer = "ddfm"
+    ds.Manufacturer = ds.SecondaryCaptureDeviceManufacturer = _MAKER
     ds.SecondaryCaptureDeviceSoftwareVersions = versions()["ddfm"]
     ds.DerivationDescription = f"{origin.text}; {FUSED_LABEL}" if origin.text else FUSED_LABEL
     burned = any(source.burned_in for source in origin.sources)
     ds.BurnedInAnnotation = "YES" if burned else "NO"
     if any(source.lossy for source in origin.sources):
         ds.LossyImageCompression = "01"  # once lossy, always lossy: PS3.3, C.7.6.1.1.5
-    _patient(ds, like, origin, uid(None), burned)
+    _patient(ds, like, origin, new_uid(None), burned)
     if isinstance(like, DicomVolume) and like.geometry.known:
-        ds.FrameOfReferenceUID = like.head.get("FrameOfReferenceUID") or uid(None)
+        ds.FrameOfReferenceUID = uid(like.head, "FrameOfReferenceUID") or new_uid(None)
         ds.PositionReferenceIndicator = None
     return ds
 
@@ -128,9 +136,13 @@ def _patient(ds: Any, like: Volume, origin: Origin, study: str, burned: bool) ->
     if origin.keep_patient and isinstance(like, DicomVolume):
         for tag in _PATIENT:
             if tag in like.head:
-                with quiet():
-                    ds[tag] = like.head[tag]
-    ds.StudyInstanceUID = ds.get("StudyInstanceUID", study)
+                try:
+                    with quiet():
+                        ds[tag] = like.head[tag]
+                except Exception:  # a damaged value may raise anything
+                    raise bad_tag(like.frames[0].path, tag, "a value that can be copied") from None
+    if not is_uid(term(ds, "StudyInstanceUID")):
+        ds.StudyInstanceUID = study
     if not origin.keep_patient:
         ds.PatientID = f"ANON-{study[-12:]}"  # one that no other patient of an archive has
         ds.PatientName = "ANONYMOUS^FUSED"
@@ -191,8 +203,8 @@ def _place(ds: Any, like: Volume, k: int) -> None:
     ds.ImagePositionPatient = text(frame.position if frame else _position(like.geometry, k))
     if like.geometry.shape[2] > 1:
         ds.SpacingBetweenSlices = text([step])[0]
-    own = like.head.get("SliceThickness") if isinstance(like, DicomVolume) else None
-    ds.SliceThickness = own or text([step])[0]
+    own = numbers(like.frames[k].path, [like.head], "SliceThickness", 1) if isinstance(like, DicomVolume) else ()
+    ds.SliceThickness = text([own[0] if any(own) else step])[0]
 
 
 def _orientation(geometry: Geometry) -> list[float]:
@@ -209,6 +221,8 @@ def _references(origin: Origin, like: Volume, k: int) -> Iterator[Any]:
     pydicom = pydicom_or_error()
     for source in origin.sources:
         if isinstance(source, DicomVolume) and not differences(source.geometry, like.geometry):
+            if not all(source.frames[k].uid):
+                continue
             item = pydicom.Dataset()
             item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = source.frames[k].uid
             nth = source.frames[k].nth

@@ -21,7 +21,7 @@ from ddfm.io.volume import Volume
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Origin", "check_output", "is_volume", "read_volume", "write_volume", "writing_volume"]
+__all__ = ["Origin", "check_output", "is_read", "is_volume", "read_volume", "write_volume", "writing_volume"]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
@@ -88,9 +88,22 @@ def check_output(path: Path, volumes: Sequence[Volume], *, color: bool, bit_dept
         raise problem("--output", path, "a place in an existing folder", f"Create it: mkdir -p {path.parent}")
     if color and bit_depth != 8:
         raise problem("bit_depth", f"{bit_depth} for a volume in colour", "8", "Viewers read 8 bits of RGB, no more.")
-    for volume in volumes:
-        if path.exists() and path.samefile(volume.name):
-            raise problem("--output", path, "another place than a source", "Choose another name.")
+    if any(is_read(path, Path(volume.name), volume) for volume in volumes):
+        raise problem("--output", path, "another place than a source", "Choose another name.")
+
+
+def is_read(path: Path, source: Path, volume: Volume | None = None) -> bool:
+    """Whether writing ``path`` would touch what is read: the source, a file of its folder, or a folder it lies in.
+
+    volume: the source opened, whose files count too.
+    """
+    if not (path.exists() and source.exists()):
+        return path.absolute() == source.absolute()
+    files = {frame.path for frame in volume.frames} if isinstance(volume, DicomVolume) else set()
+    if path.is_dir():  # a folder is replaced with all that lies in it
+        here = path.resolve()
+        return here in (source.resolve(), *(p.resolve().parent for p in (files | {source}) if p.is_file()))
+    return path.samefile(source) or source.resolve() == path.resolve().parent or any(map(path.samefile, files))
 
 
 def writing_volume(
