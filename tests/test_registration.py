@@ -149,7 +149,7 @@ def test_whole_shifts_copy_pixels_and_know_what_is_outside(channels):
 
 
 def test_a_plane_stays_a_plane_under_affine_and_homography():
-    """Splines reproduce what is linear, nine pixels from a border that is repeated; 1e-5 is what float32 leaves of it."""
+    """Splines reproduce what is linear, nine pixels from a repeated border; 1e-5 is what float32 leaves of it."""
     height, width = 60, 80
     y, x = np.mgrid[:height, :width]
     ramp = ((x + 2 * y) / 220).astype(np.float32)
