@@ -1,5 +1,6 @@
 """Shared fixtures: a tiny prior without training, a prior with a known score, the development data if present."""
 
+import signal
 import sys
 import warnings
 from fractions import Fraction
@@ -121,3 +122,9 @@ def ddfm(pairs, tiny_prior, monkeypatch, capsys):
         return stop.value.code or 0, " ".join(text.split())
 
     return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_works():
+    """Started in the background of a script, a process is given SIGINT ignored, and its children are too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
