@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from ddfm import cli, moving, samples
@@ -63,13 +64,7 @@ def folder(tmp_path, clips, monkeypatch):
             for copy in (f"shots/{seed}_{name}.png", f"scenes/{seed}/{name}.png", f"{name}/day/{seed}.png"):
                 (tmp_path / copy).parent.mkdir(parents=True, exist_ok=True)
                 image.save(tmp_path / copy)
-    with Image.open(tmp_path / "ir.png") as image:
-        small, grey = image.resize((40, 32)), np.asarray(image.convert("L"))
-    small.save(tmp_path / "small.png")
-    scene = samples.street((160, 208), 0)
-    for name, data in (("thermal", scene.infrared), ("camera", scene.visible)):
-        Image.fromarray(np.rint(data * 255).astype(np.uint8)).save(tmp_path / f"{name}.png")
-    Image.fromarray((20000 + 20 * grey.astype(np.uint16)).astype(np.uint16)).save(tmp_path / "counts.tif")
+    _thermal_files(tmp_path)
     for name in ("pet", "t1", "t2"):
         (tmp_path / name).symlink_to("ir")
     rows = ["ir/0.png,vis/0.png,first", "ir/1.png,vis/1.png,night/second"]
@@ -79,6 +74,18 @@ def folder(tmp_path, clips, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ddfm._runtime.keep_freed_memory", lambda: None)
     return tmp_path
+
+
+def _thermal_files(folder):
+    """A thermal picture of half the size of the visible one and of a part of its field; counts; kelvins."""
+    scene = samples.street((240, 320), 0)
+    picture = Image.fromarray(np.rint(scene.visible * 255).astype(np.uint8))
+    picture.save(folder / "visible.png")
+    part = Image.fromarray(np.rint(scene.infrared[8:232, 12:308] * 255).astype(np.uint8))
+    part.resize((148, 112)).save(folder / "thermal.png")
+    infrared = samples.street((64, 80), 1).infrared
+    tifffile.imwrite(folder / "counts.tiff", np.rint(20000 + 5000 * infrared).astype(np.uint16))
+    tifffile.imwrite(folder / "kelvin.tiff", (280 + 30 * infrared).astype(np.float32))
 
 
 @pytest.mark.parametrize("text", blocks("bash"))
