@@ -172,6 +172,9 @@ def test_one_range_is_for_the_deep_sources_and_a_list_is_for_all(fuser):
     deep, shallow = counts(), counts(100, 150).astype(np.uint8)
     one = fuser(range="20000:25000").fuse(deep, shallow).report["inputs"]
     assert one[0]["range"]["slope"] == 5000 and one[0]["range"]["offset"] == 20000 and "range" not in one[1]
+    unit = np.random.default_rng(1).random(deep.shape, np.float32)
+    two = fuser(range="20000:25000").fuse(deep, unit).report["inputs"]
+    assert two[0]["range"]["slope"] == 5000 and "range" not in two[1]
     each = fuser(range="20000:25000,100:150").fuse(deep, shallow).report["inputs"]
     assert each[1]["range"]["slope"] == 50 and each[1]["range"]["offset"] == 100
 
@@ -195,7 +198,8 @@ def test_settings_tell_of_ranges_only_where_there_are_any(fuser):
 @pytest.mark.parametrize(
     ("sources", "options", "match"),
     [
-        ((counts(0, 9).astype(np.uint8),) * 2, {"range": "auto"}, "8 bits only"),
+        ((counts(0, 9).astype(np.uint8),) * 2, {"range": "auto"}, "8 bits, or floats in"),
+        ((np.zeros((20, 20)), np.eye(20)), {"range": "auto"}, "one of counts"),
         ((counts(0, 9).astype(np.uint8),) * 2, {"clahe": True}, "8 bits only"),
         ((counts(), counts(seed=1)), {"range": "auto,full,full"}, "3 ranges, expected one, or 2"),
         ((counts(), counts(seed=1)), {"range": "1:2"}, r"source 1: got values from 200\d\d to 2\d+.*--range 1:2"),

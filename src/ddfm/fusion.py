@@ -65,8 +65,9 @@ class FuseConfig:
     align: "none", or the kind of transform that brings every source onto the grid of the last one: "resize",
     "translation", "affine", "homography" (estimated, refused where it cannot be trusted). transform: instead of that, a
     file of ``save_transform``, or ``Transform`` objects, one for each source but the last.
-    range: which values are black and white, "auto", "full", "LOW:HIGH" or "pLOW:pHIGH", for all sources of more than
-    8 bits, or one for each with commas between; None: full, but auto for 16-bit counts that use little of it.
+    range: which values are black and white, "auto", "full", "LOW:HIGH" or "pLOW:pHIGH", for all sources but
+    those of 8 bits and of floats in [0, 1], or one for each with commas between; None: full, but auto for 16-bit counts
+    that use little of it.
     clahe: local contrast of the sources of more than 8 bits.
     """
 

@@ -41,8 +41,9 @@ class Gathered:
 class Preparation:
     """What is done to sources before they are fused.
 
-    ranges: which values are black and white, one for all sources of more than 8 bits or one for each. clahe: local
-    contrast of the sources of more than 8 bits. align: kind of the transform to estimate, "none" for none.
+    ranges: which values are black and white, one for each source, or one for all but those of 8 bits and of floats in
+    [0, 1]. clahe: local contrast of the sources of more than 8 bits, floats among them. align: kind of the transform to
+    estimate, "none" for none.
     transforms: to use instead, one for each source but the last.
     """
 
@@ -94,11 +95,12 @@ class Preparation:
     def _open(self, sources: Sequence[Source]) -> list[Image]:
         spans = self.ranges or (USUAL,)
         images = [open_source(s, f"source {n}", spans[(n - 1) % len(spans)]) for n, s in enumerate(sources, 1)]
+        if self.ranges and len(spans) == 1 and not any(image.relation for image in images):
+            remedy = "Name a range for each source, as in --range 40:200,full."
+            raise problem("range", "sources of 8 bits, or floats in [0, 1], only", "one of counts", remedy)
         deep = [image.bit_depth > 8 for image in images]
-        for argument, asked in (("range", bool(self.ranges) and len(spans) == 1), ("clahe", self.clahe)):
-            if asked and not any(deep):
-                remedy = "Name a range for each source, as in --range 40:200,full." if argument == "range" else ""
-                raise problem(argument, "sources of 8 bits only", "one of more", remedy)
+        if self.clahe and not any(deep):
+            raise problem("clahe", "sources of 8 bits only", "one of more")
         return [_equalised(image) if self.clahe and d else image for image, d in zip(images, deep, strict=True)]
 
 

@@ -210,7 +210,10 @@ def _levels(
     """Samples as floats in [0, 1]; where a range was put to them the relation back, and a note if nobody asked."""
     if span is None or (span.deep_only and pixels.bit_depth == 8):
         return _unit(array, pixels.scale), None, ()
-    from ddfm.io.ranges import is_narrow, to_levels
+    from ddfm.io.ranges import is_narrow, is_picture, to_levels
+
+    if span.deep_only and is_picture(array):
+        return _unit(array, 1), None, ()
 
     if span.kind == "usual" and not is_narrow(array, pixels.scale):
         return _unit(array, pixels.scale), None, ()

@@ -36,7 +36,7 @@ class Range:
 
     kind: "auto" (percentiles 0.1 and 99.9), "full" (what the type can hold), "values" or "percentiles" with ``low`` and
     ``high``, or "usual": full, but auto for 16-bit grey whose values keep to less than an eighth of it. deep_only:
-    leave sources of 8 bits as they are.
+    leave sources of 8 bits, and floats in [0, 1], as they are.
     """
 
     kind: str
@@ -87,7 +87,7 @@ class Relation:
 
 
 def parse_ranges(text: str | tuple[Range, ...] | None) -> tuple[Range, ...] | None:
-    """``--range`` as ranges: one for all sources of more than 8 bits, or one for each. Raises DDFMError."""
+    """``--range`` as ranges: one for all sources of counts, or one for each. Raises DDFMError."""
     if text is None or isinstance(text, tuple):
         return text
     if not isinstance(text, str):
@@ -130,6 +130,11 @@ def to_levels(values: np.ndarray, asked: Range, scale: int | None, name: str) ->
         got = f"values from {values.min():g} to {values.max():g}"
         raise problem(name, got, f"some within the --range {asked}", "Name their own range, or use --range auto.")
     return levels, Relation(high - low, low, below / values.size, above / values.size, str(asked))
+
+
+def is_picture(values: np.ndarray) -> bool:
+    """Whether these are floats in [0, 1], as a picture has them."""
+    return values.dtype.kind == "f" and bool(values.min() >= 0 and values.max() <= 1)  # NaN: False
 
 
 def is_narrow(values: np.ndarray, scale: int | None) -> bool:
