@@ -81,7 +81,7 @@ def main() -> None:
     with errors_teach():
         out = check_folder(parser.parse_args().out)
         for name, draw in (("align", alignment), ("radiometric", radiometric)):
-            draw().save(out / f"{name}.png", optimize=True)
+            draw().quantize(256).save(out / f"{name}.png", optimize=True)
             print(out / f"{name}.png")
 
 

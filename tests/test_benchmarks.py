@@ -11,6 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from ddfm import samples
+
 SCRIPTS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
@@ -706,3 +708,70 @@ def test_memory_of_a_tiny_clip(script, tmp_path, tiny_prior, monkeypatch):
     found = json.loads(out.read_text())
     assert [row["frames"] for row in found["runs"]] == [6] and found["frame_bytes"] == 4 * 3 * 48 * 64
     assert all(row["peak"] > 1e8 for row in found["runs"])  # torch alone is more
+
+
+@pytest.fixture
+def streets(tmp_path):
+    """A data set of two rendered streets, and a phantom among them, 130x160."""
+    scenes = [samples.street((130, 160), 0), samples.street((130, 160), 1), samples.phantom((130, 160), 0)]
+    for number, scene in enumerate(scenes):
+        for role, data in (("ir", scene.infrared), ("vi", scene.visible)):
+            folder = tmp_path / "pairs" / "tno-dev" / role
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.rint(data * 255).astype(np.uint8)).save(folder / f"{number}.png")
+    return tmp_path / "pairs"
+
+
+def test_align_finds_what_it_moved_and_goes_on(script, streets, tmp_path, monkeypatch, capsys):
+    align = script("align")
+    monkeypatch.setattr(align, "KINDS", ("translation",))
+    words = [
+        "align",
+        str(streets),
+        "--limit",
+        "1",
+        "--parts",
+        "recovery,measures",
+        "--output",
+        str(tmp_path / "a.json"),
+    ]
+    monkeypatch.setattr(sys, "argv", [*words, "--output", str(tmp_path / "a.json")])
+    align.main()
+    result = json.loads((tmp_path / "a.json").read_text())
+    assert [(row["moved"], row["below_1"]) for row in result["recovery"]] == [(5, 1), (15, 1)]
+    assert {row["measure"] for row in result["measures"]} == {"orientation", "magnitude", "mutual"}
+    assert all(row["median"] < 2 for row in result["measures"])
+    capsys.readouterr()
+    align.main()
+    assert capsys.readouterr().out == ""  # nothing left to do
+
+
+def test_align_puts_scenes_together_that_do_not_belong(script, streets, tmp_path, monkeypatch):
+    align = script("align")
+    monkeypatch.setattr(align, "KINDS", ("translation",))
+    monkeypatch.setattr(sys, "argv", ["align", str(streets), "--parts", "wrong", "--output", str(tmp_path / "a.json")])
+    align.main()
+    keys = [record["key"][2] for record in json.loads((tmp_path / "a.json").read_text())["records"]]
+    assert keys == ["0 on 1", "0 on 2", "1 on 2", "1 on 0", "2 on 0", "2 on 1"]
+
+
+@pytest.mark.parametrize("kind", ["translation", "affine", "homography"])
+def test_align_moves_corners_as_far_as_it_says(script, kind):
+    align = script("align")
+    matrix = align.random_transform(kind, 15, (100, 130), np.random.default_rng(0))
+    assert align.corner_error(matrix, np.eye(3), (100, 130)) == pytest.approx(15, rel=1e-4)
+    assert np.array_equal(align.random_transform(kind, 0, (100, 130), np.random.default_rng(0)), np.eye(3))
+
+
+@pytest.mark.parametrize(("words", "match"), [(["--parts", "some"], "--parts"), (["--parts", "finer"], "--fine")])
+def test_align_refuses_with_a_remedy(script, streets, words, match, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["align", str(streets), "--output", str(tmp_path / "a.json"), *words])
+    with pytest.raises(SystemExit):
+        script("align").main()
+    assert f"error: {match}: got" in capsys.readouterr().err
+
+
+def test_pictures_of_the_pages_are_sheets(script):
+    page = script("preparing").sheet({"a": np.zeros((320, 440)), "b": np.ones((320, 440, 3)), "c": np.eye(20)})
+    assert page.size == (2 * 448 - 8, 2 * 346)
+    assert page.getpixel((5, 200)) == (0, 0, 0) and page.getpixel((600, 200)) == (255, 255, 255)

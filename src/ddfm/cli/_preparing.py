@@ -31,7 +31,7 @@ ValueRange = Annotated[
     typer.Option(
         "--range",
         help="Black and white of 16-bit sources and of floats beyond [0, 1]: auto, full, LOW:HIGH or pLOW:pHIGH "
-        "(percentiles); with commas one for each source.  [default: full, but auto for counts that use little of 16 bits]",
+        "(percentiles); with commas one for each source.  [default: full; auto for counts that use little of 16 bits]",
     ),
 ]
 Clahe = Annotated[bool, typer.Option("--clahe", help="Local contrast (CLAHE) of the sources of more than 8 bits.")]
