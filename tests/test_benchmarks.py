@@ -712,8 +712,8 @@ def test_memory_of_a_tiny_clip(script, tmp_path, tiny_prior, monkeypatch):
 
 @pytest.fixture
 def streets(tmp_path):
-    """A data set of two rendered streets, and a phantom among them, 130x160."""
-    scenes = [samples.street((130, 160), 0), samples.street((130, 160), 1), samples.phantom((130, 160), 0)]
+    """A data set of two rendered streets, and a phantom among them, 200x260."""
+    scenes = [samples.street((200, 260), 0), samples.street((200, 260), 1), samples.phantom((200, 260), 0)]
     for number, scene in enumerate(scenes):
         for role, data in (("ir", scene.infrared), ("vi", scene.visible)):
             folder = tmp_path / "pairs" / "tno-dev" / role
