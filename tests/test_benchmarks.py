@@ -725,6 +725,7 @@ def streets(tmp_path):
 def test_align_finds_what_it_moved_and_goes_on(script, streets, tmp_path, monkeypatch, capsys):
     align = script("align")
     monkeypatch.setattr(align, "KINDS", ("translation",))
+    monkeypatch.setattr(align, "MAGNITUDES", (5, 15))
     words = [
         "align",
         str(streets),
