@@ -22,7 +22,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 
 from _common import RESULTS, provenance, write_json
 from ddfm import color
-from ddfm.fusion import DTYPES, check_device
+from ddfm.config import DTYPES, check_device
 from ddfm.pipeline import DDFMPipeline
 from ddfm.priors.adm import AdmConfig, parameters, unet_arguments
 from ddfm.samples import street

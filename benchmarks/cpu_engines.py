@@ -295,7 +295,7 @@ def difference(base: str, other: str) -> dict[str, float]:
     """Of the network's answer (relative RMS) and of a whole fusion (grey levels)."""
     import torch
 
-    a, b = torch.load(base), torch.load(other)
+    a, b = (torch.load(path, weights_only=True) for path in (base, other))
     levels = (a["fused"] - b["fused"]).abs() * 255
     return {
         "network_relative_rms": float((a["y"] - b["y"]).norm() / a["y"].norm()),

@@ -28,7 +28,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor, AttnP
 
 from _common import RESULTS, median_ratio, provenance, write_json
 from ddfm._runtime import keep_freed_memory
-from ddfm.fusion import check_device
+from ddfm.config import check_device
 from ddfm.pipeline import DDFMPipeline
 from ddfm.priors.adm import AdmConfig, parameters, unet_arguments
 

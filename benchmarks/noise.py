@@ -58,11 +58,12 @@ from ddfm._checks import problem
 from ddfm._runtime import keep_freed_memory
 from ddfm.bench.significance import compare
 from ddfm.denoising import level_of, turned
-from ddfm.fusion import FuseConfig, Fuser, to_luma
+from ddfm.fusion import FuseConfig, Fuser
 from ddfm.io import read_image
 from ddfm.likelihood import FusionLikelihood, FusionState, em_alone
 from ddfm.noise import deviations
 from ddfm.noisy import with_noise
+from ddfm.pictures import to_luma
 from ddfm.presets import get_preset
 from prior_denoise import bm3d_denoiser
 

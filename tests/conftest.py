@@ -104,16 +104,14 @@ def pairs(tmp_path):
 
 
 @pytest.fixture
-def ddfm(pairs, tiny_prior, monkeypatch, capsys):
-    """Run the command line in process, in the folder of the pairs: exit code and all that it printed."""
+def command_line(monkeypatch, capsys):
+    """Run the command line in process: exit code and all that it printed, in one line."""
     from ddfm import cli
 
-    monkeypatch.chdir(pairs)
     monkeypatch.setattr("ddfm._runtime.keep_freed_memory", lambda: None)  # of this process's, not a test's
 
-    def run(*words, prior=tiny_prior):
-        extra = ["--prior", str(prior)] if words[0] == "fuse" and prior else []
-        monkeypatch.setattr(sys, "argv", ["ddfm", *map(str, words), *extra])
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["ddfm", *map(str, words)])
         with pytest.raises(SystemExit) as stop:
             cli.main()
         captured = capsys.readouterr()
@@ -122,6 +120,28 @@ def ddfm(pairs, tiny_prior, monkeypatch, capsys):
         return stop.value.code or 0, " ".join(text.split())
 
     return run
+
+
+@pytest.fixture
+def ddfm(pairs, tiny_prior, command_line, monkeypatch):
+    """Run the command line in the folder of the pairs."""
+    monkeypatch.chdir(pairs)
+
+    def run(*words, prior=tiny_prior):
+        return command_line(*words, *(["--prior", prior] if words[0] == "fuse" and prior else []))
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Pictures this small are fused faster by one thread, the more so where others are at work."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session", autouse=True)

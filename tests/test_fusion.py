@@ -10,8 +10,9 @@ from PIL import Image
 import ddfm
 from ddfm import color
 from ddfm._checks import DDFMError, DDFMWarning
-from ddfm.fusion import FuseConfig, Fuser, as_batch, pair_seed, stretch, to_luma, to_plane
+from ddfm.fusion import FuseConfig, Fuser
 from ddfm.opening import open_source
+from ddfm.pictures import as_batch, pair_seed, stretch, to_luma, to_plane
 from ddfm.pipeline import DDFMPipeline
 from ddfm.presets import PRESETS, get_preset, settings_hash
 

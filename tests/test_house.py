@@ -45,6 +45,8 @@ FLOORS = [
         "noisy",
         "large",
         "opening",
+        "config",
+        "pictures",
         "fusion",
         "beside",
         "sequence",

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from ddfm._checks import DDFMError
-from ddfm.fusion import FuseConfig, Fuser, stretch
+from ddfm.fusion import FuseConfig, Fuser
+from ddfm.pictures import stretch
 from ddfm.pipeline import DDFMPipeline
 from ddfm.presets import PRESETS
 from ddfm.priors import adm

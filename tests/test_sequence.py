@@ -12,6 +12,7 @@ from ddfm._checks import DDFMError
 from ddfm.fusion import FuseConfig, Fuser
 from ddfm.levels import Overall, Scene
 from ddfm.likelihood import em_alone
+from ddfm.pictures import to_luma
 from ddfm.presets import get_preset
 from ddfm.sequence import InScene, SceneFuser, follow, learn_scene
 
@@ -32,7 +33,7 @@ def fuser(tiny_prior):
 
 
 def stacked(frames):
-    lumas = [[ddfm.fusion.to_luma(ddfm.io.from_array(x)) for x in frame] for frame in frames]
+    lumas = [[to_luma(ddfm.io.from_array(x)) for x in frame] for frame in frames]
     return torch.cat([torch.cat(frame, 1) for frame in lumas]) * 2 - 1
 
 
@@ -72,7 +73,7 @@ def test_a_learned_scene_knows_no_order(fuser, frames):
 def test_what_stands_still_stays_when_something_comes_in(fuser):
     """A large hot object in every second frame moves levels and scales of that frame alone; those of a scene stay."""
     scene = samples.street((72, 128), 2)
-    grey = ddfm.fusion.to_luma(ddfm.io.from_array(scene.visible))[0, 0].numpy()
+    grey = to_luma(ddfm.io.from_array(scene.visible))[0, 0].numpy()
     with_it = scene.infrared.copy()
     with_it[:, 80:] = 0.9
     frames = [(scene.infrared, grey), (with_it, grey)]

@@ -10,12 +10,13 @@ import ddfm
 from ddfm import color, samples, stacks
 from ddfm._checks import DDFMError
 from ddfm.io import from_array
+from ddfm.pictures import to_luma
 
 STREET = samples.street((120, 160), 1).visible
 
 
 def luma(picture):
-    return ddfm.fusion.to_luma(from_array(np.asarray(picture, np.float32)))[0, 0].numpy()
+    return to_luma(from_array(np.asarray(picture, np.float32)))[0, 0].numpy()
 
 
 def psnr(a, b):

@@ -15,10 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from ddfm import cli, video
+from ddfm import video
 from ddfm._checks import DDFMError
 from ddfm.fusion import FuseConfig, Fuser
 from ddfm.io.clip import ClipFrame
@@ -29,19 +28,11 @@ from ddfm.video import ClipConfig, Follower, Stopped, fuse_videos, partial_path
 av = pytest.importorskip("av")
 SIZE = (32, 48)
 LUMA = np.array((0.299, 0.587, 0.114))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def levels(picture):
     return np.rint(picture * 255).astype(np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny pictures are faster so."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -407,20 +398,13 @@ def test_a_smaller_clip_is_aligned_as_pictures_are(pair, tmp_path, make_clip, st
 
 
 @pytest.fixture
-def ddfm(pair, tmp_path, tiny_prior, monkeypatch, capsys):
-    """Run ``ddfm fuse`` in process, in the folder of the clips: exit code and all that it printed."""
+def ddfm(pair, tmp_path, tiny_prior, command_line, monkeypatch):
+    """Run ``ddfm fuse`` in the folder of the clips."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ddfm._runtime.keep_freed_memory", lambda: None)
 
     def run(*words):
-        extra = ["--prior", tiny_prior, *([] if "--noise-std" in words else ["--noise-std", "0"])]
-        monkeypatch.setattr(sys, "argv", ["ddfm", "fuse", *map(str, [*words, *extra])])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        text = captured.out + captured.err
-        assert "Traceback" not in text
-        return stop.value.code or 0, " ".join(text.split())
+        quiet = [] if "--noise-std" in words else ["--noise-std", "0"]
+        return command_line("fuse", *words, "--prior", tiny_prior, *quiet)
 
     return run
 

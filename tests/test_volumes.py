@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -15,7 +14,7 @@ import pytest
 import torch
 
 import dicom_files as dicom
-from ddfm import cli, color
+from ddfm import color
 from ddfm.demo import make_phantom
 from ddfm.fusion import FuseConfig, Fuser
 from ddfm.io.medical import read_volume
@@ -25,15 +24,7 @@ from ddfm.sequence import SceneFuser
 from ddfm.volumes import DDFMError, Window, fuse_volumes, parse_windows, settle_window, survey
 
 LUMA = np.float32([0.299, 0.587, 0.114])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Slices this small are fused faster by one thread, the more so where others are at work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -63,21 +54,10 @@ def files(rendered, tmp_path):
 
 
 @pytest.fixture
-def ddfm(tmp_path, tiny_prior, monkeypatch, capsys):
-    """Run the command line in process in the test's folder: exit code and all that it printed."""
+def ddfm(tmp_path, tiny_prior, command_line, monkeypatch):
+    """Run the command line in the test's folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ddfm._runtime.keep_freed_memory", lambda: None)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["ddfm", *map(str, words), "--prior", str(tiny_prior)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        text = captured.out + captured.err
-        assert "Traceback" not in text
-        return stop.value.code or 0, " ".join(text.split())
-
-    return run
+    return lambda *words: command_line(*words, "--prior", tiny_prior)
 
 
 def volume(samples, name="array"):

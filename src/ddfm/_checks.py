@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["DDFMError", "DDFMWarning", "check_batch", "check_choice", "check_range", "problem"]
+__all__ = ["DDFMError", "DDFMWarning", "check_batch", "check_choice", "check_range", "explained", "problem"]
 
 
 class DDFMError(ValueError):
@@ -27,6 +27,15 @@ def problem(argument: str, got: object, expected: str, remedy: str = "") -> DDFM
     """Build the one error form: ``argument: got ..., expected .... remedy``."""
     text = f"{argument}: got {got}, expected {expected}."
     return DDFMError(f"{text} {remedy}".rstrip())
+
+
+def explained(error: Exception, argument: str, expected: str, remedy: str) -> DDFMError:
+    """``error`` as one that teaches: itself, or no memory, which torch says with a RuntimeError. Others are raised."""
+    if isinstance(error, DDFMError):
+        return error
+    if isinstance(error, MemoryError) or "memory" in str(error):
+        return problem(argument, "out of memory", expected, remedy)
+    raise error
 
 
 def check_range(argument: str, value: float, low: float, high: float, *, open_low: bool = False) -> float:

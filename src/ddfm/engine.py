@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddfm._checks import DDFMError, problem
+from ddfm._checks import DDFMError, explained, problem
 from ddfm._provenance import now
 from ddfm.beside import Beside
 from ddfm.fusion import Fuser
@@ -93,13 +93,8 @@ def _attempt(
 
 
 def _reason(error: Exception, job: Job) -> str:
-    """What to tell; torch says "not enough memory" with a RuntimeError."""
-    if isinstance(error, DDFMError):
-        return str(error)
-    if isinstance(error, MemoryError) or "memory" in str(error):
-        remedy = "Reduce or crop it, or let the network see less of it at once: --tile 256."
-        return str(problem(str(job.sources[0]), "out of memory", "a picture that fits", remedy))
-    raise error
+    remedy = "Reduce or crop it, or let the network see less of it at once: --tile 256."
+    return str(explained(error, str(job.sources[0]), "a picture that fits", remedy))
 
 
 def check_free(output: Path, overwrite: bool) -> None:

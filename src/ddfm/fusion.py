@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
-import numbers
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +16,23 @@ import torch
 from torch import Tensor
 
 from ddfm import color
-from ddfm._checks import check_choice, problem
+from ddfm._checks import problem
 from ddfm._provenance import versions
+from ddfm.config import DTYPES, FuseConfig, check_device
 from ddfm.io import Image, encode_image, write_bytes
-from ddfm.io.ranges import Range, parse_ranges
 from ddfm.large import can_fuse, fuse_large
-from ddfm.noise import check_noise_std
 from ddfm.noisy import notes as noise_notes
 from ddfm.noisy import settled, with_noise
-from ddfm.opening import Gathered, Preparation, Source
+from ddfm.opening import Gathered, Source
 from ddfm.palette import has_false_colors
+from ddfm.pictures import pair_seed, put_color, stretch, to_luma, to_plane
 from ddfm.pipeline import DDFMOutput, DDFMPipeline
-from ddfm.presets import DEFAULT_PRESET, MEDICAL, Preset, get_preset, settings_hash
+from ddfm.presets import MEDICAL, Preset, settings_hash
 from ddfm.priors import prior_info
-from ddfm.registration import ALIGNS, Transform, checkerboard, load_transforms, save_transforms
+from ddfm.registration import Transform, checkerboard, save_transforms
 
-__all__ = ["DTYPES", "TONES", "FuseConfig", "Fused", "Fuser", "fuse"]
+__all__ = ["FuseConfig", "Fused", "Fuser", "fuse"]
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 #: Above so many pixels the network sees an image in tiles of so many a side, unless told otherwise.
 AUTO_PIXELS = 1 << 22
 AUTO_TILE = 1024
@@ -46,113 +43,6 @@ HEAVY_TILE = 512
 #: Above so many, and for what ``large`` can do, EM runs in strips and the network in tiles of so many a side.
 STRIP_PIXELS = 1 << 24
 STRIP_TILE = 512
-TONES = ("none", "minmax", "percentile")
-
-
-@dataclasses.dataclass(frozen=True)
-class FuseConfig:
-    """What a user may choose. None means: as the preset says.
-
-    preset: see ``ddfm.presets``. prior: "bundled" or a prior's folder. steps: network evaluations. seed: any integer.
-    device: "auto" (CUDA if there is one, else CPU), "cpu", "cuda", "cuda:1", "mps". dtype: of the network.
-    tone: stretch of the fused luma, "none", "minmax" or "percentile" (0.5 to 99.5). bit_depth: of the file, 8 or 16.
-    tile: pixels a side that the network sees at once, 0 for the whole image; None: ``AUTO_TILE`` where the image has
-    more than ``AUTO_PIXELS``, ``HEAVY_TILE`` above ``HEAVY_PIXELS`` for a network as large as ADM.
-    compile: the network, by ``torch.compile``; see ``DDFMPipeline.compile_network``.
-    noise_std: standard deviation of the sources' noise on [0, 1], one value for all or one for each, or "auto" to
-    estimate it, as some presets do unasked; 0 for none; also as text, "0.06,0.02". Where there is noise, ``steps``
-    counts the network evaluations for each noisy source.
-    align: "none", or the kind of transform that brings every source onto the grid of the last one: "resize",
-    "translation", "affine", "homography" (estimated, refused where it cannot be trusted). transform: instead of that, a
-    file of ``save_transform``, or ``Transform`` objects, one for each source but the last.
-    range: which values are black and white, "auto", "full", "LOW:HIGH" or "pLOW:pHIGH", for all sources but
-    those of 8 bits and of floats in [0, 1], or one for each with commas between; None: full, but auto for 16-bit counts
-    that use little of it.
-    clahe: local contrast of the sources of more than 8 bits.
-    """
-
-    preset: str = DEFAULT_PRESET
-    prior: str = "bundled"
-    steps: int | None = None
-    seed: int = 0
-    device: str = "auto"
-    dtype: str | None = None
-    tone: str | None = None
-    bit_depth: int = 8
-    tile: int | None = None
-    compile: bool = False
-    noise_std: float | str | tuple[float, ...] | None = None
-    align: str = "none"
-    transform: str | Path | Transform | tuple[Transform, ...] | None = None
-    range: str | tuple[Range, ...] | None = None
-    clahe: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("device", "dtype"):  # torch's own objects will do: torch.device("cpu"), torch.float32
-            value = getattr(self, name)
-            if isinstance(value, torch.device | torch.dtype):
-                object.__setattr__(self, name, str(value).removeprefix("torch."))
-        for name in ("seed", "bit_depth", "steps", "tile"):
-            value = getattr(self, name)
-            whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-            if not whole and not (name in ("steps", "tile") and value is None):
-                raise problem(name, repr(value), "a whole number")
-        for name in ("preset", "tone", "device", "align"):
-            if not isinstance(getattr(self, name), str) and not (name == "tone" and self.tone is None):
-                raise problem(name, repr(getattr(self, name)), "a name")
-        if not isinstance(self.prior, str | Path):
-            raise problem("prior", repr(self.prior), '"bundled" or a folder')
-        for name in ("compile", "clahe"):
-            if not isinstance(getattr(self, name), bool):
-                raise problem(name, repr(getattr(self, name)), "True or False")
-        object.__setattr__(self, "noise_std", check_noise_std(self.noise_std))
-        object.__setattr__(self, "range", parse_ranges(self.range))
-        object.__setattr__(self, "transform", _transforms(self.transform))
-        check_choice("align", self.align, ALIGNS)
-        if self.transform and self.align != "none":
-            raise problem(
-                "align", f"{self.align!r} beside a transform", "one of the two", "A transform knows its kind."
-            )
-
-    @property
-    def preparation(self) -> Preparation:
-        """What is done to sources before they are fused."""
-        given = self.transform if isinstance(self.transform, tuple) else ()
-        ranges = self.range if isinstance(self.range, tuple) else None
-        return Preparation(ranges, self.clahe, self.align, given)
-
-    def resolve(self) -> Preset:
-        """The preset with the overrides put in, all checked. Raises DDFMError."""
-        preset = get_preset(self.preset)
-        check_choice("tone", self.tone or preset.tone, TONES)
-        check_choice("dtype", self.dtype or preset.dtype, tuple(DTYPES))
-        if self.bit_depth not in (8, 16):
-            raise problem("bit_depth", self.bit_depth, "8 or 16")
-        preset = with_noise(preset, self.noise_std, self.steps)
-        if preset.noise_std is None and self.steps is not None:
-            preset = preset.with_steps(self.steps)
-        check_device(self.device)
-        return dataclasses.replace(preset, dtype=self.dtype or preset.dtype)
-
-    def check_count(self, count: int) -> None:
-        """Refuse, before any work, noise, ranges, transforms for another number of sources. Raises DDFMError."""
-        self.preparation.check_count(count)
-        if isinstance(self.noise_std, tuple) and len(self.noise_std) not in (1, count):
-            raise problem("noise_std", f"{len(self.noise_std)} values", f"one, or {count}, one for each source")
-
-    def check_format(self, suffix: str) -> None:
-        """Refuse, before any work, a file format that cannot hold the result. Raises DDFMError."""
-        encode_image(np.zeros((1, 1), np.float32), suffix, bit_depth=self.bit_depth)
-
-
-def _transforms(given: Any) -> tuple[Transform, ...] | None:
-    """A transform, several, or the file they are in. Raises DDFMError."""
-    if given is None or isinstance(given, str | Path):
-        return None if given is None else load_transforms(given)
-    several = (given,) if isinstance(given, Transform) else given
-    if not isinstance(several, list | tuple) or not several or not all(isinstance(x, Transform) for x in several):
-        raise problem("transform", type(given).__name__, "a file, a ddfm.registration.Transform or a tuple of them")
-    return tuple(several)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -200,18 +90,6 @@ class Fused:
         from PIL import Image as PILImage
 
         return PILImage.fromarray(_eight_bits(self.data))
-
-
-def check_device(name: str) -> torch.device:
-    """The torch device behind a name; DDFMError when it is unknown or not here."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    known = ["cpu"] + [f"cuda:{n}" for n in range(torch.cuda.device_count())]
-    known += ["mps"] if torch.backends.mps.is_available() else []
-    if name not in known and not (name == "cuda" and len(known) > 1):
-        remedy = "" if len(known) > 1 else "torch finds no GPU here; see: ddfm doctor."
-        raise problem("device", repr(name), f"auto or one of {', '.join(known)}", remedy)
-    return torch.device(name)
 
 
 class Fuser:
@@ -465,67 +343,3 @@ def check_memory(height: int, width: int, need: float) -> None:
             f"what fits the {free / 1e9:.1f} GB of free memory",
             "Reduce or crop them, or let the network see less of them at once: --tile 256.",
         )
-
-
-def as_batch(image: Image) -> Tensor:
-    """(1, 1, H, W) or (1, 3, H, W) in [0, 1]."""
-    tensor = torch.from_numpy(np.ascontiguousarray(image.data))
-    return tensor.permute(2, 0, 1)[None] if image.is_color else tensor[None, None]
-
-
-def to_luma(image: Image) -> Tensor:
-    """(1, 1, H, W) in [0, 1]."""
-    batch = as_batch(image)
-    return color.to_luma(batch).clamp(0, 1) if image.is_color else batch
-
-
-def to_plane(image: Image) -> color.Plane:
-    """The samples of an image: integers where they give exactly its floats, as those of 8- and 16-bit files do."""
-    scale = 2**image.bit_depth - 1
-    levels = np.empty(image.data.shape, f"uint{image.bit_depth}")
-    for top in range(0, len(levels), 256):
-        part = image.data[top : top + 256]
-        levels[top : top + 256] = np.rint(part * scale)
-        if not np.array_equal(np.true_divide(levels[top : top + 256], scale, dtype=np.float32), part):
-            return color.Plane(image.data)
-    return color.Plane(levels, scale)
-
-
-def pair_seed(sources: Sequence[Tensor | color.Plane], seed: int) -> int:
-    """Seed from what the sources show, so that name, folder, order and restart change nothing."""
-    digest = hashlib.sha256(str(seed).encode())
-    for source in sources:
-        plane = source if isinstance(source, color.Plane) else color.Plane(source[0, 0].numpy())
-        height, width = plane.size
-        digest.update(str((1, 1, height, width)).encode())
-        for top in range(0, height, 256):
-            digest.update(plane.luma(top, min(top + 256, height)).numpy().data)
-    return int.from_bytes(digest.digest()[:8], "big") >> 1
-
-
-def stretch(luma: Tensor, tone: str) -> Tensor:
-    """Tone of (1, 1, H, W), which may reach beyond [0, 1], into [0, 1]; a constant image is only clipped."""
-    return stretch_to(luma, stretch_ends(luma, tone))
-
-
-def stretch_ends(luma: Tensor, tone: str) -> tuple[float, float]:
-    """The values that a stretch makes black and white."""
-    if tone == "none":
-        return 0.0, 1.0
-    # numpy's quantile: torch's refuses more than 16 million values
-    low, high = np.quantile(luma.numpy(), (0.0, 1.0) if tone == "minmax" else (0.005, 0.995))
-    return float(low), float(high)
-
-
-def stretch_to(luma: Tensor, ends: tuple[float, float]) -> Tensor:
-    """``ends`` to 0 and 1, clipped; equal ends only clip."""
-    low, high = ends
-    return ((luma - low) / (high - low)).clamp(0, 1) if (low, high) != (0, 1) and high > low else luma.clamp(0, 1)
-
-
-def put_color(luma: Tensor, planes: Sequence[color.Plane], which: str = "last") -> np.ndarray:
-    """The fused luma with the chroma of the coloured source; of several that of the "last", or the mean of "all"."""
-    colored = [plane for plane in planes if plane.is_color]
-    if not colored:
-        return luma[0, 0].numpy()
-    return color.put_chroma(luma, colored if which == "all" else colored[-1:])

@@ -17,19 +17,13 @@ from torch import Tensor
 
 from ddfm import color
 from ddfm._checks import check_range, problem
-from ddfm.fusion import (
-    Fuser,
-    Source,
-    check_memory,
-    put_color,
-    stretch_ends,
-    stretch_to,
-    to_luma,
-)
+from ddfm.fusion import Fuser, check_memory
 from ddfm.io import Image
 from ddfm.levels import ENDS, Overall, Scene, lattice_step, quantile_of_all, shift
 from ddfm.likelihood import FusionLikelihood, FusionState, mixture
 from ddfm.noisy import settled
+from ddfm.opening import Source
+from ddfm.pictures import put_color, stretch_ends, stretch_to, to_luma
 from ddfm.presets import Preset
 
 __all__ = ["InScene", "SceneFuser", "learn_scene"]

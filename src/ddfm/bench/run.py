@@ -28,9 +28,9 @@ from ddfm._runtime import release_freed_memory
 from ddfm.bench.methods import Method
 from ddfm.datasets import PairedData, by_stem, pairs_sha256
 from ddfm.evaluation import left_out, means, oddity, read_grey, score
-from ddfm.fusion import stretch
 from ddfm.io import file_sha256, write_bytes, write_image
 from ddfm.metrics.table import parse_names
+from ddfm.pictures import stretch
 
 __all__ = ["Failure", "Plan", "benchmark", "read_runs", "run_one"]
 

@@ -9,7 +9,18 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Device", "Overwrite", "PresetOption", "PriorOption", "Seed", "Steps", "console", "progress_bar", "say"]
+__all__ = [
+    "Device",
+    "Overwrite",
+    "PresetOption",
+    "PriorOption",
+    "Seed",
+    "Steps",
+    "console",
+    "progress_bar",
+    "say",
+    "typed",
+]
 
 PresetOption = Annotated[str, typer.Option("--preset", help="balanced, fast, medical, stack, paper or released.")]
 PriorOption = Annotated[str, typer.Option("--prior", help="'bundled', adm-imagenet-256, a prior's folder or a hub id.")]
@@ -29,6 +40,11 @@ def console() -> Console:
 def say(text: str, style: str = "") -> None:
     """One message for the user."""
     console().print(text, style=style, soft_wrap=True)
+
+
+def typed(ctx: typer.Context) -> set[str]:
+    """Names of the parameters that the user gave, default values or not."""
+    return {name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"}
 
 
 def progress_bar() -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,12 +11,12 @@ from ddfm.cli import video, volumes
 from ddfm.cli._folders import Columns, Name, Patterns, Recursive, SkipUnmatched, Suffix
 from ddfm.cli._outcomes import summary
 from ddfm.cli._preparing import Align, Checkerboard, Clahe, SaveTransform, TransformFile, ValueRange
-from ddfm.cli._shared import Device, Overwrite, PresetOption, PriorOption, Seed, Steps, progress_bar, say
+from ddfm.cli._shared import Device, Overwrite, PresetOption, PriorOption, Seed, Steps, progress_bar, say, typed
 
 if TYPE_CHECKING:
     from ddfm.beside import Beside
+    from ddfm.config import FuseConfig
     from ddfm.engine import Job, Outcome
-    from ddfm.fusion import FuseConfig
 
 __all__ = ["fuse"]
 
@@ -107,9 +107,7 @@ def fuse(
     folders of frames where the output is a video, become one clip. NIfTI files, DICOM files and folders with a DICOM
     series are fused as volumes, slice by slice; the result is not for diagnosis.
     """
-    from ddfm import engine
-    from ddfm.beside import Beside
-    from ddfm.fusion import FuseConfig
+    from ddfm.config import FuseConfig
 
     config = FuseConfig(
         preset=preset,
@@ -128,7 +126,7 @@ def fuse(
         range=value_range,
         clahe=clahe,
     )
-    given = volumes.typed(ctx)
+    given = typed(ctx)
     clip = video.clip_config(fps, offset, tolerance, crf, lossless, keep_partial)
     if video.is_clip(sources, output):
         video.check_other_options(given)
@@ -137,23 +135,39 @@ def fuse(
     for_volumes = volumes.Options(window, series, resample, keep_patient)
     if volumes.wanted(sources, for_volumes):
         raise typer.Exit(volumes.fuse(sources, output, config, for_volumes, given, overwrite=overwrite, report=report))
-    jobs = engine.plan(
-        sources,
-        output,
-        recursive=recursive,
-        patterns=pattern or (),
-        columns=[column.strip() for column in columns.split(",")] if columns else (),
-        skip_unmatched=skip_unmatched,
-        name=name,
-        suffix=suffix,
-        preset=preset.partition("@")[0],
-    )
+    for_many = {
+        "recursive": recursive,
+        "patterns": pattern or (),
+        "columns": [column.strip() for column in columns.split(",")] if columns else (),
+        "skip_unmatched": skip_unmatched,
+        "name": name,
+        "suffix": suffix,
+        "preset": preset.partition("@")[0],
+    }
+    raise typer.Exit(_pictures(sources, output, config, for_many, save_transform, checkerboard, overwrite, report))
+
+
+def _pictures(
+    sources: list[Path],
+    output: Path,
+    config: FuseConfig,
+    for_many: dict[str, Any],
+    save_transform: Path | None,
+    checkerboard: Path | None,
+    overwrite: bool,
+    report: Path | None,
+) -> int:
+    """Pictures of one scene or of many: all that can be refused is refused first; the exit code. Raises DDFMError."""
+    from ddfm import engine
+    from ddfm.beside import Beside
+
+    jobs = engine.plan(sources, output, **for_many)
     folder = None if engine.kind_of(sources) == "files" else output
     beside = Beside(save_transform, checkerboard, folder)
     _check(jobs, config, folder, overwrite, report)
     beside.check(config, overwrite)
-    _hint(jobs[0], preset)
-    raise typer.Exit(_run(jobs, config, folder, overwrite, report, beside))
+    _hint(jobs[0], config.preset)
+    return _run(jobs, config, folder, overwrite, report, beside)
 
 
 def _check(jobs: list[Job], config: FuseConfig, folder: Path | None, overwrite: bool, report: Path | None) -> None:

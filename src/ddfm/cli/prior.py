@@ -118,7 +118,7 @@ def prior_train(
     Leaves OUTPUT/prior, to be used as --prior OUTPUT/prior, a checkpoint and a loss log.
     """
     from ddfm import training
-    from ddfm.fusion import check_device
+    from ddfm.config import check_device
 
     training.check_licence(licence)
     config = training.TrainConfig(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -117,7 +115,7 @@ def run(
 ) -> int:
     """Fuse one clip with a progress bar, say what became of it, and return the exit code."""
     from ddfm import engine
-    from ddfm._checks import DDFMError
+    from ddfm._checks import DDFMError, explained
 
     output = _output(sources, output)
     if report:
@@ -128,7 +126,7 @@ def run(
     except KeyboardInterrupt as stop:
         return _stopped(stop, output)
     except (DDFMError, MemoryError, RuntimeError) as error:
-        text = _reason(error)
+        text = str(explained(error, "sources", "frames that fit", "Reduce them, or say --tile 256."))
         say(f"error: {text}", "red")
         if report:
             inputs = [{"path": str(path)} for path in sources]
@@ -160,27 +158,13 @@ def _fuse(
 ) -> dict[str, Any]:
     from ddfm.video import fuse_videos
 
-    with progress_bar() as progress, _terminated_as_stopped():
+    with progress_bar() as progress:
         task = progress.add_task("reading the clips", total=None)
 
         def on_frame(done: int, of: int) -> None:
             progress.update(task, description=output.name, completed=done, total=max(of, done))
 
         return fuse_videos(sources, output, config, clip, overwrite=overwrite, on_frame=on_frame)
-
-
-@contextlib.contextmanager
-def _terminated_as_stopped() -> Iterator[None]:
-    """SIGTERM, as ``kill`` and shutdowns send it, ends the run as Ctrl-C does: no half file is left."""
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _stopped(stop: KeyboardInterrupt, output: Path) -> int:
@@ -190,17 +174,6 @@ def _stopped(stop: KeyboardInterrupt, output: Path) -> int:
     left = f"they are in {kept}" if kept else f"{output} was not written; --keep-partial would keep them"
     say(f"stopped after {frames} frames; {left}" if frames else "stopped", "yellow")
     return 130
-
-
-def _reason(error: Exception) -> str:
-    """What to tell; torch says "not enough memory" with a RuntimeError."""
-    from ddfm._checks import DDFMError, problem
-
-    if isinstance(error, DDFMError):
-        return str(error)
-    if isinstance(error, MemoryError) or "memory" in str(error):
-        return str(problem("sources", "out of memory", "frames that fit", "Reduce them, or say --tile 256."))
-    raise error
 
 
 def _tell(record: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ddfm.fusion import FuseConfig
     from ddfm.io.volume import Volume
 
-__all__ = ["KeepPatient", "Options", "Resample", "Series", "Window", "fuse", "typed", "wanted"]
+__all__ = ["KeepPatient", "Options", "Resample", "Series", "Window", "fuse", "wanted"]
 
 Window = Annotated[
     str | None,
@@ -67,11 +67,6 @@ def wanted(sources: Sequence[Path], options: Options) -> bool:
     return any(volumes)
 
 
-def typed(ctx: typer.Context) -> set[str]:
-    """Names of the parameters that the user gave, default values or not."""
-    return {name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"}
-
-
 def fuse(
     sources: Sequence[Path],
     output: Path,
@@ -87,7 +82,7 @@ def fuse(
     given: names of the parameters that the user typed.
     """
     from ddfm import journal
-    from ddfm._checks import problem
+    from ddfm._checks import explained
     from ddfm.volumes import open_volumes, parse_windows
 
     config = _settled(config, given)
@@ -101,10 +96,8 @@ def fuse(
         say("stopped; nothing was written", "yellow")
         return 130
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch says it with a RuntimeError
-            raise
         remedy = "Crop them, or let the network see less of a slice at once: --tile 256."
-        raise problem("sources", "out of memory", "volumes that fit", remedy) from error
+        raise explained(error, "sources", "volumes that fit", remedy) from error
     for note in record["warnings"]:
         say(f"warning: {note}", "yellow")
     if report:

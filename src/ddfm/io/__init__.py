@@ -11,19 +11,13 @@ rotation, equal channels) is undone and told in ``Image.notes``; what would lose
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import hashlib
-import os
-import secrets
-import shutil
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
-from ddfm._checks import DDFMError, problem
+from ddfm._checks import problem
 from ddfm.io import raster
+from ddfm.io.files import check_target, file_sha256, os_errors, write_bytes, writing, writing_folder
 from ddfm.io.raster import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -141,18 +135,12 @@ def list_images(folder: str | Path) -> list[Path]:
     Raises DDFMError if ``folder`` is not a folder that can be read.
     """
     folder = Path(folder)
-    with _os_errors(folder):
+    with os_errors(folder):
         if not folder.is_dir():
             got = "a file" if folder.exists() else "no such folder"
             raise problem(str(folder), got, "a folder of images", "Check the path.")
         files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()]
     return sorted(p for p in files if not p.name.startswith("."))
-
-
-def file_sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits; raise DDFMError if it cannot be read."""
-    with _os_errors(Path(path)), Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _format_of(suffix: str, name: str) -> str:
@@ -164,7 +152,7 @@ def _format_of(suffix: str, name: str) -> str:
 
 def _load(path: Path) -> tuple[bytes, str]:
     """Return the bytes of a file and what its first ones say it is."""
-    with _os_errors(path), path.open("rb") as file:
+    with os_errors(path), path.open("rb") as file:
         kind = raster.sniff(file.read(16), str(path))  # before the rest: it might be a film
         file.seek(0)
         return file.read(), kind
@@ -258,7 +246,7 @@ def write_image(
     See :func:`encode_image` for what fits where and :func:`write_bytes` for how. Raises DDFMError.
     """
     path = Path(path)
-    _check_target(path, overwrite)  # before the work of encoding
+    check_target(path, overwrite)  # before the work of encoding
     write_bytes(path, encode_image(data, path.suffix, bit_depth=bit_depth, alpha=alpha), overwrite=overwrite)
 
 
@@ -279,133 +267,15 @@ def encode_image(data: np.ndarray, suffix: str, *, bit_depth: int = 8, alpha: np
         raise problem("alpha", f"one for {kind}", "None", "Write .png, .tif or .webp to keep it.")
     data = np.asarray(data)
     _check_shape("data", data, channels=(1, 3))
-    array = _quantise(data.reshape(*data.shape[:2], -1), "data", bit_depth)
+    array = quantise(data.reshape(*data.shape[:2], -1), "data", bit_depth)
     if alpha is not None:
         if np.shape(alpha) != data.shape[:2]:
             raise problem("alpha", f"shape {np.shape(alpha)}", f"{data.shape[:2]}, the size of the data")
-        array = np.dstack([array, _quantise(np.asarray(alpha), "alpha", bit_depth)])
+        array = np.dstack([array, quantise(np.asarray(alpha), "alpha", bit_depth)])
     return raster.encode(array[..., 0] if array.shape[2] == 1 else array, kind)
 
 
-def write_bytes(path: str | Path, content: bytes, *, overwrite: bool = False) -> None:
-    """Write a file whole or not at all: under a temporary name beside it, then renamed.
-
-    Without ``overwrite`` a file that exists stays, also one that appears meanwhile. Whatever stops
-    the writing, Ctrl-C too, the temporary file is removed. Raises DDFMError if it cannot be written.
-    """
-    with writing(path, overwrite=overwrite) as file, _os_errors(Path(path)):
-        file.write(content)
-
-
-@contextlib.contextmanager
-def writing(path: str | Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
-    """As :func:`write_bytes` for what comes piece by piece: the file that is yielded gets its name on a clean exit."""
-    path = Path(path)
-    _check_target(path, overwrite)
-    part = _part_of(path)
-    try:
-        with _os_errors(path):
-            file = part.open("xb")
-        try:
-            yield file
-            with _os_errors(path):
-                file.flush()
-                os.fsync(file.fileno())  # else a power cut could leave the name on an empty file
-        finally:
-            with contextlib.suppress(OSError):  # a full disk, which was told before
-                file.close()
-        with _os_errors(path):
-            part.replace(path) if overwrite else _publish(part, path)
-    finally:
-        with contextlib.suppress(OSError):  # gone if it was renamed
-            part.unlink()
-
-
-@contextlib.contextmanager
-def writing_folder(path: str | Path, replaces: Callable[[Path], bool]) -> Iterator[Path]:
-    """A temporary folder that becomes ``path`` on a clean exit, and is removed with all that is in it on any other.
-
-    ``replaces``: whether a file in a folder that is there already may go; an empty folder may always be replaced.
-    Raises DDFMError.
-    """
-    path = Path(path)
-    _check_folder(path, replaces)
-    path = path if path.name and path.name != ".." else path.resolve()
-    part, old = _part_of(path), _part_of(path)
-    try:
-        with _os_errors(path):
-            part.mkdir()
-        yield part
-        _check_folder(path, replaces)  # what may have come meanwhile
-        with _os_errors(path):
-            (_refill if path.resolve() in _here() else _exchange)(part, path, old)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _exchange(new: Path, path: Path, old: Path) -> None:
-    """Give ``path`` to the folder ``new``; what was there is called ``old``, and comes back if anything goes wrong."""
-    try:
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
-    except BaseException:
-        if old.exists() and not path.exists():
-            old.rename(path)
-        raise
-
-
-def _here() -> tuple[Path, ...]:
-    """The working folder and those it lies in, which must keep their identity: a shell stands there."""
-    here = Path.cwd()
-    return (here, *here.parents)
-
-
-def _refill(new: Path, path: Path, old: Path) -> None:
-    """As ``_exchange``, but entry by entry: the folder itself stays what it is."""
-    moved: list[tuple[Path, Path]] = []
-    try:
-        old.mkdir()
-        for source, target in ((path, old), (new, path)):
-            for entry in sorted(source.iterdir()):
-                entry.rename(target / entry.name)
-                moved.append((entry, target / entry.name))
-    except BaseException:
-        for entry, there in reversed(moved):
-            there.rename(entry)
-        if old.exists():
-            old.rmdir()
-        raise
-
-
-def _part_of(path: Path) -> Path:
-    return path.with_name(f".{path.name[:64]}.{os.getpid()}.{secrets.token_hex(4)}.part")
-
-
-def _check_folder(path: Path, replaces: Callable[[Path], bool]) -> None:
-    with _os_errors(path):
-        if path.is_dir() and not path.is_symlink():
-            kept = sum(not replaces(entry) for entry in path.iterdir())
-            if kept:
-                raise problem(str(path), f"a folder with {kept} files that stay", "a new or empty one", "Name another.")
-        elif os.path.lexists(path):
-            raise _exists(path)
-
-
-def _publish(part: Path, path: Path) -> None:
-    """Give ``part`` its name unless that is taken; a link, unlike a rename, fails if it is."""
-    try:
-        os.link(part, path)
-    except FileExistsError:
-        raise
-    except OSError:  # no hard links on this file system (FAT, some network shares)
-        if os.path.lexists(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
-        part.rename(path)
-
-
-def _quantise(values: np.ndarray, name: str, bit_depth: int) -> np.ndarray:
+def quantise(values: np.ndarray, name: str, bit_depth: int) -> np.ndarray:
     import numpy as np
 
     raster.check_unit(name, values)
@@ -424,41 +294,3 @@ def _check_shape(name: str, array: np.ndarray, channels: tuple[int, ...] = (1, 2
     expected = f"(H, W) or (H, W, C) with C in {channels}, not empty"
     first = array.ndim == 3 and shape[0] in channels
     raise problem(name, f"shape {shape}", expected, "Channels first? Use x.transpose(1, 2, 0)." * first)
-
-
-def _check_target(path: Path, overwrite: bool) -> None:
-    with _os_errors(path):
-        is_folder = path.is_dir()
-    if is_folder:
-        raise problem(str(path), "a folder", "a file name", "Name a file in it.")
-    if not overwrite and os.path.lexists(path):
-        raise _exists(path)
-
-
-def _exists(path: Path) -> DDFMError:
-    return problem(str(path), "a file that exists", "a new name", "Choose another, or replace it with --overwrite.")
-
-
-_REMEDIES = {
-    errno.ENOENT: "Check the path; the folder must exist.",
-    errno.ENOTDIR: "Check the path; a file stands where a folder should.",
-    errno.EISDIR: "Name a file in it.",
-    errno.ENOSPC: "Free some space or choose another disk.",
-    errno.EDQUOT: "Free some space or choose another disk.",
-    errno.EFBIG: "Choose another disk: this one, or a limit on it, holds no larger file.",
-    errno.EROFS: "Choose a folder that can be written to.",
-    errno.ENAMETOOLONG: "Choose a shorter name.",
-}
-
-
-@contextlib.contextmanager
-def _os_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system says about ``path`` into a DDFMError with a remedy."""
-    try:
-        yield
-    except FileExistsError:
-        raise _exists(path) from None
-    except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "Check the permissions of the file and its folder.")
-        expected = "a file that can be read or written"
-        raise problem(str(path), error.strerror or str(error), expected, remedy) from error

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ddfm._checks import problem
-from ddfm.io import _os_errors, file_sha256
+from ddfm.io.files import file_sha256, os_errors
 from ddfm.io.stacking import Frame, stack
 from ddfm.io.tags import (
     bad_tag,
@@ -49,7 +49,7 @@ _MACROS = (
 
 def is_dicom(path: Path) -> bool:
     """Whether a file's content is DICOM's (PS3.10, 7.1: "DICM" after 128 bytes)."""
-    with _os_errors(path), path.open("rb") as file:
+    with os_errors(path), path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
 
 
@@ -119,7 +119,7 @@ def _size(header: _Header) -> str:
 def _headers(path: Path) -> tuple[list[_Header], int]:
     """Of all pictures in a folder, or of the one file; and how many other files there are."""
     if path.is_dir():
-        with _os_errors(path):
+        with os_errors(path):
             files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
     else:
         files = [path]

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddfm._provenance import versions
-from ddfm.io import _os_errors, _quantise, writing, writing_folder
+from ddfm.io import quantise
 from ddfm.io.dicom import DicomVolume, is_dicom, pydicom_or_error, read_head
+from ddfm.io.files import os_errors, writing, writing_folder
 from ddfm.io.tags import bad_tag, is_uid, numbers, quiet, reading, term, uid
 from ddfm.io.volume import FUSED_LABEL, Geometry, Volume, differences
 
@@ -69,7 +70,7 @@ def writing_dicom(
     single = path.suffix.lower() == ".dcm"
 
     def encode(plane: np.ndarray, k: int) -> Any:
-        return _slice(common, like, origin, _quantise(plane, "slice", bit_depth), k)
+        return _slice(common, like, origin, quantise(plane, "slice", bit_depth), k)
 
     if single:
         with writing(path, overwrite=overwrite) as file:
@@ -88,7 +89,7 @@ def _writer(encode: Callable[[np.ndarray, int], Any], target: Callable[[int], An
 
     def write(plane: np.ndarray) -> None:
         nonlocal written
-        with _os_errors(path), quiet():
+        with os_errors(path), quiet():
             dataset = encode(plane, written)
             dataset.save_as(target(written), enforce_file_format=True)
         written += 1

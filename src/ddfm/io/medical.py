@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddfm._checks import DDFMError, problem
-from ddfm.io import SUFFIXES, _os_errors
+from ddfm.io import SUFFIXES
 from ddfm.io.dicom import DicomVolume, is_dicom, open_dicom
 from ddfm.io.dicom_write import Origin, writing_dicom
+from ddfm.io.files import os_errors
 from ddfm.io.nifti import nifti_head, open_nifti, writing_nifti
 from ddfm.io.volume import Volume
 
@@ -32,7 +33,7 @@ def is_volume(path: Path) -> bool:
     What is only called so is refused by ``read_volume`` with a better reason than an image reader has.
     """
     if path.is_dir():
-        with _os_errors(path):
+        with os_errors(path):
             files = (p for p in path.iterdir() if p.suffix.lower() not in SUFFIXES and not p.name.startswith("."))
             return any(p.is_file() and _is(is_dicom, p) for p in files)
     if not path.is_file() or path.suffix.lower() in SUFFIXES:

@@ -18,7 +18,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ddfm._checks import DDFMError, problem
 from ddfm._provenance import versions
-from ddfm.io import _os_errors, _quantise, file_sha256, writing
+from ddfm.io import quantise
+from ddfm.io.files import file_sha256, os_errors, writing
 from ddfm.io.volume import FUSED_LABEL, ArrayVolume, Geometry, Volume
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _PLACE += ("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z")
 
 def is_gzip(path: Path) -> bool:
     """Whether a file's content is gzip's."""
-    with _os_errors(path), path.open("rb") as file:
+    with os_errors(path), path.open("rb") as file:
         return file.read(2) == b"\x1f\x8b"
 
 
@@ -213,16 +214,16 @@ def writing_nifti(
     with writing(path, overwrite=overwrite) as file:
         packed = path.suffix.lower() == ".gz"
         out: IO[bytes] = gzip.GzipFile("", "wb", 6, file, 0) if packed else file  # type: ignore[assignment]
-        with _os_errors(path):
+        with os_errors(path):
             header.write_to(out)  # with the four bytes that say: no extensions
 
         def write(plane: np.ndarray) -> None:
-            with _os_errors(path):
-                out.write(_quantise(plane, "slice", bit_depth).astype(f"<u{bit_depth // 8}").tobytes())
+            with os_errors(path):
+                out.write(quantise(plane, "slice", bit_depth).astype(f"<u{bit_depth // 8}").tobytes())
 
         yield write
         if packed:
-            with _os_errors(path):
+            with os_errors(path):
                 out.close()
 
 

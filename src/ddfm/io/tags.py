@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ddfm._checks import DDFMError, problem
-from ddfm.io import _os_errors
+from ddfm.io.files import os_errors
 
 __all__ = ["bad_tag", "check_pixels", "damaged", "is_uid", "modality", "numbers", "photometric"]
 __all__ += ["quiet", "reading", "term", "uid"]
@@ -97,7 +97,7 @@ def _check_frames(path: Path, head: Any) -> None:
     bits = math.prod(numbers(path, [head], tag, 1)[0] for tag in factors)
     if "422" in term(head, "PhotometricInterpretation"):
         bits *= 2 / 3
-    with _os_errors(path):
+    with os_errors(path):
         room = 8 * path.stat().st_size
     if syntax.is_deflated:
         room *= 1032  # no more than that comes out of deflate
@@ -142,7 +142,7 @@ def bad_tag(path: Path, tag: str, expected: str) -> DDFMError:
 def reading(path: Path) -> Iterator[None]:
     """What pydicom says of a damaged file as a DDFMError, without its text, which may quote a name."""
     try:
-        with quiet(), _os_errors(path):
+        with quiet(), os_errors(path):
             yield
     except (DDFMError, MemoryError):
         raise

@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ddfm._checks import DDFMError, check_range, problem
-from ddfm.io import _check_target, _os_errors, _publish, _quantise
+from ddfm.io import quantise
+from ddfm.io.files import check_target, os_errors, publish
 from ddfm.io.video import HD_LINES, av_spaces, fine_scaling, import_av
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ class ClipWriter:
         self.path, self.color, self.size, self.time_base = path, color, size, time_base
         self.encoding = encoding or Encoding()
         self.codec = check_encoding(path, self.encoding)
-        _check_target(path, overwrite)
+        check_target(path, overwrite)
         self._partial, self._overwrite, self._audio = partial, overwrite, audio
         self.kept: Path | None = None
         self.notes: list[str] = []
@@ -251,7 +252,7 @@ class ClipWriter:
         import numpy as np
 
         deep = self.encoding.bit_depth == 16
-        array = _quantise(data, "frame", self.encoding.bit_depth)
+        array = quantise(data, "frame", self.encoding.bit_depth)
         if array.ndim == 2 and (self.color or not self.encoding.lossless):
             array = np.repeat(array[..., None], 3, axis=2)
         kinds = ("gray16le", "rgb48le") if deep else ("gray", "rgb24")
@@ -298,15 +299,15 @@ class ClipWriter:
             self._container.close()
             with self._part.open("rb") as file:
                 os.fsync(file.fileno())
-        with _os_errors(path):
-            self._part.replace(path) if overwrite else _publish(self._part, path)
+        with os_errors(path):
+            self._part.replace(path) if overwrite else publish(self._part, path)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         """What FFmpeg and the system say about the output as a DDFMError; the part file goes when opening fails."""
         av = import_av()
         try:
-            with _os_errors(self.path):
+            with os_errors(self.path):
                 yield
         except av.error.FFmpegError as error:
             raise problem(str(self.path), error, "a file that can be written", "Try another format: .mkv.") from error
