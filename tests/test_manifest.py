@@ -43,6 +43,7 @@ A, B = ("ir/a.png", "vis/a.png", "", "line 2"), ("ir/b.png", "vis/b.png", "", "l
         (b"\xef\xbb\xbfir,vis\nir/a.png,vis/a.png\nir/b.png,vis/b.png\n", [A, B]),
         ("ir;vis\nir/a.png;vis/a.png\nir/b.png;vis/b.png\n", [A, B]),
         ("ir\tvis\nir/a.png\tvis/a.png\nir/b.png\tvis/b.png\n", [A, B]),
+        ("ir,vis\nir/a.png , vis/a.png \nir/b.png\t,vis/b.png\n", [A, B]),
         ('"ir", vis\n"ir/a.png", vis/a.png\nir/b.png, "vis/b.png"\n', [A, B]),
         ("ir,vis,,\nir/a.png,vis/a.png,,\nir/b.png,vis/b.png\n".replace("b.png\n", "b.png,,\n"), [A, B]),
         (
@@ -247,7 +248,7 @@ def test_results_are_called_as_the_manifest_says_or_as_the_first_source(folder):
 
 @pytest.mark.parametrize(
     "output",
-    ["../x", "/tmp/x", "day/../../x", "x\\y", "C:x", "day//x", "day/", ".", "..", "./x", "x\x07"],
+    ["../x", "/tmp/x", "day/../../x", "x\\y", "C:x", "day//x", "day/", ".", "..", "./x", "x\x07", "a\u202eb"],
 )
 def test_results_stay_below_the_output_folder(output, folder):
     with pytest.raises(DDFMError, match=r"output: got .*line 2.*below the output folder"):
@@ -258,8 +259,14 @@ def test_results_stay_below_the_output_folder(output, folder):
 def test_results_have_names_that_file_systems_take(output, folder):
     with pytest.raises(DDFMError, match="at most 255 bytes"):
         names(folder, [f"ir/a.png,vis/a.png,{output}"])
-    with pytest.raises(DDFMError, match="hidden"):
-        names(folder, ["ir/a.png,vis/a.png,day/.x"])
+    for hidden in ("day/.x", ".day/x"):
+        with pytest.raises(DDFMError, match="hidden"):
+            names(folder, [f"ir/a.png,vis/a.png,{hidden}"])
+
+
+def test_lines_of_old_macs_are_told(folder):
+    with pytest.raises(DDFMError, match=r"lines that end in CR alone.*LF or CRLF"):
+        read(folder, "ir,vis\rir/a.png,vis/a.png\r")
 
 
 def test_results_of_one_name(folder):

@@ -596,3 +596,8 @@ def test_the_benchmark_of_volumes(tmp_path, tiny_prior, monkeypatch):
 
     with Image.open(tmp_path / "sheet.png") as image:
         assert image.size == (5 * 32, 5 * 32)
+
+
+def test_a_path_beside_a_volume_that_is_not_there_is_called_that(ddfm, files):
+    code, text = ddfm("fuse", files / "ct", files / "gone", "-o", "z.nii.gz")
+    assert code == 2 and "gone: got no such file or folder" in text

@@ -122,7 +122,7 @@ def _fitted(path: Path, row: Row, header: Sequence[str]) -> tuple[int, dict[str,
     if extra:
         remedy = "Put a name that has commas in quotes; name every column."
         raise problem(f"{path}, line {line}", f"{_short(extra[0])} in no named column", ",".join(header), remedy)
-    return line, dict(zip(header, cells, strict=False))
+    return line, {name: cell.strip() for name, cell in zip(header, cells, strict=False)}
 
 
 def _rows(path: Path, file: BinaryIO) -> Iterator[Row]:
@@ -143,8 +143,10 @@ def _rows(path: Path, file: BinaryIO) -> Iterator[Row]:
         except StopIteration:
             return
         except csv.Error as error:
-            remedy = "Is a quote not closed? One inside quotes is written twice."
-            raise problem(f"{path}, line {line}", str(error), _FORM, remedy) from error
+            got, remedy = str(error), "Is a quote not closed? One inside quotes is written twice."
+            if "new-line" in got:  # as of old Macs; the module's own advice is for programmers
+                got, remedy = "lines that end in CR alone", "Save it with line ends of LF or CRLF."
+            raise problem(f"{path}, line {line}", got, _FORM, remedy) from error
         if any(cell.strip() for cell in cells):
             yield line, cells
 

@@ -6,6 +6,7 @@ import os
 import re
 import string
 import tempfile
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -67,7 +68,8 @@ def result_names(groups: Sequence[Group], template: str, suffix: str, preset: st
 def _safe(name: str, group: Group) -> str:
     """A name that stays below the output folder."""
     parts = name.split("/")
-    if {"", ".", ".."} & set(parts) or re.search(r"[\\\x00-\x1f]", name) or re.match(r"[A-Za-z]:", name):
+    unseen = any(unicodedata.category(mark) in ("Cc", "Cf") for mark in name)  # it would not look as it is
+    if {"", ".", ".."} & set(parts) or unseen or "\\" in name or re.match(r"[A-Za-z]:", name):
         expected = "a file name, or a path with / below the output folder"
         raise problem("output", f"{name!r} ({group.label})", expected, "Not absolute, and without .. or \\.")
     return name
@@ -79,7 +81,8 @@ def _storable(name: str, group: Group) -> str:
     longest = max(parts, key=lambda part: len(os.fsencode(part)))
     if len(os.fsencode(longest)) > _MOST_BYTES:
         raise problem("--name", f"{longest[:40]!r}... ({group.label})", f"at most {_MOST_BYTES} bytes", "Shorten it.")
-    if parts[-1].startswith("."):
+    own = PurePosixPath(group.output or parts[-1]).parts  # folders of the sources may be called as they are
+    if any(part.startswith(".") for part in own):
         raise problem("--name", f"{name!r} ({group.label})", "a name before the suffix", "It would be a hidden file.")
     return name
 

@@ -202,11 +202,12 @@ class DDFMPipeline(DiffusionPipeline):
         """x_T from pure noise (line 1), or x_t0 from the fusion without the prior, where abar is ``level``."""
         channels = 3 if self.config.color == "rgb" else 1
         batch, _, height, width = stack.shape
-        noise = draw_noise(stack.new_empty(batch, channels, height, width), generators)
+        image = stack.new_empty(batch, channels, height, width)
         if level is None:
-            return noise, likelihood.init(stack)
+            return draw_noise(image, generators), likelihood.init(stack)
         f, state = em_alone(likelihood, stack, check_range_int("warm_sweeps", warm_sweeps))
-        return add_noise(f.expand_as(noise), start_noise * noise, level), state
+        noise = start_noise * draw_noise(image, generators) if start_noise else torch.zeros_like(image)
+        return add_noise(f.expand_as(image), noise, level), state
 
     def check_tile(self, tile: int | None) -> None:
         """Refuse a tile that this prior's network cannot be given; None is the whole image. Raises DDFMError."""

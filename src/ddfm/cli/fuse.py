@@ -53,7 +53,8 @@ NoiseStd = Annotated[
     str | None,
     typer.Option(
         "--noise-std",
-        help="Noise of the sources on [0, 1]: 0.06, or 0.06,0.02 for each, or auto to estimate it.  [default: none]",
+        help="Noise of the sources on [0, 1]: 0.06, or 0.06,0.02 for each; auto to estimate it; 0: none.  "
+        "[default: the preset's]",
     ),
 ]
 Report = Annotated[

@@ -57,6 +57,9 @@ def wanted(sources: Sequence[Path], options: Options) -> bool:
     from ddfm.io.medical import is_volume
 
     volumes = [is_volume(path) for path in sources]
+    for path in sources if any(volumes) else ():
+        if not path.exists():
+            raise problem(str(path), "no such file or folder", "a volume (NIfTI, DICOM)", "Check the path.")
     if any(volumes) and not all(volumes):
         got = f"{sources[volumes.index(True)]}, a volume, and {sources[volumes.index(False)]}, which is none"
         raise problem("sources", got, "all volumes (NIfTI, DICOM) or all pictures", "Check the paths.")
