@@ -160,6 +160,13 @@ def pairs_of(root: Path, limit: int) -> Iterator[tuple[str, list[tuple[str, Path
         yield data.name, [(stem, *files) for stem, files in list(data.pairs.items())[:limit]]
 
 
+def alike(root: Path, limit: int) -> Iterator[tuple[str, list[tuple[str, Path, Path]]]]:
+    """As ``pairs_of``, the data sets whose pairs have one size: what is put on them is meant in their pixels."""
+    for name, pairs in pairs_of(root, limit):
+        if all(opened(a).shape == opened(b).shape for _, a, b in pairs):
+            yield name, pairs
+
+
 def opened(path: Path) -> np.ndarray:
     """Luma, float32."""
     return np.ascontiguousarray(luma(read_image(path).data))
@@ -178,7 +185,7 @@ def judged(moving: np.ndarray, fixed: np.ndarray, kind: str) -> tuple[np.ndarray
 
 def recovery(book: Book, root: Path, limit: int) -> None:
     """Known transforms, ours."""
-    for name, pairs in pairs_of(root, limit):
+    for name, pairs in alike(root, limit):
         for number, (stem, a, b) in enumerate(pairs):
             moving, fixed = opened(a), opened(b)
             for kind in KINDS:
@@ -203,7 +210,7 @@ def recovery(book: Book, root: Path, limit: int) -> None:
 
 def measures(book: Book, root: Path, limit: int) -> None:
     """Known transforms, by each measure, trusted or not."""
-    for name, pairs in pairs_of(root, limit):
+    for name, pairs in alike(root, limit):
         for number, (stem, a, b) in enumerate(pairs):
             moving, fixed = opened(a), opened(b)
             for kind in KINDS[:2]:
@@ -224,7 +231,7 @@ def measures(book: Book, root: Path, limit: int) -> None:
 
 def wrong(book: Book, root: Path, limit: int) -> None:
     """Scenes that do not belong together."""
-    for name, pairs in pairs_of(root, limit):
+    for name, pairs in alike(root, limit):
         for number, (stem, a, _) in enumerate(pairs):
             for further in range(1, min(WRONG, len(pairs) - 1) + 1):
                 other, _, b = pairs[(number + further) % len(pairs)]
@@ -236,7 +243,7 @@ def wrong(book: Book, root: Path, limit: int) -> None:
 def finer(book: Book, root: Path, fine: Path) -> None:
     """A reference of several times the size, against registration within one modality."""
     ((_, large),) = pairs_of(fine, 99)
-    small = {stem: (a, b) for _, pairs in pairs_of(root, 999) for stem, a, b in pairs}
+    small = {stem: (a, b) for _, pairs in alike(root, 999) for stem, a, b in pairs}
     for stem, infrared, visible in large:
         if book.has(key := ["finer", stem]) or stem not in small:
             continue
