@@ -157,3 +157,9 @@ def test_what_is_not_finite_is_refused(fuse, value, which):
 def test_too_small_is_refused(fuse, shape):
     with pytest.raises(DDFMError, match=r"pixel|shape|empty"):
         fuse(np.zeros(shape), np.zeros(shape))
+
+
+def test_unknown_sources_are_not_blamed_on_the_output(ddfm, pairs):
+    (pairs / "a.xyz").write_bytes(b"1")
+    code, text = ddfm("fuse", "a.xyz", "vis/a.png", "-o", "out.nii")
+    assert code == 2 and "a.xyz" in text and "--output" not in text

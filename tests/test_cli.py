@@ -275,6 +275,27 @@ def test_ctrl_c_while_loading(ddfm, monkeypatch):
     assert ddfm("fuse", "ir/a.png", "vis/a.png", "-o", "f.png")[0] == 130
 
 
+def test_ctrl_c_while_settings_are_read_is_told(ddfm, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ddfm.config.FuseConfig.__init__", stop)
+    code, text = ddfm("fuse", "ir/a.png", "vis/a.png", "-o", "f.png")
+    assert (code, text.strip()) == (130, "stopped")
+
+
+@pytest.mark.parametrize("seconds", [0.15, 0.5, 1.0])
+def test_ctrl_c_in_the_first_seconds(pairs, seconds):
+    """A true process, stopped while Python, the command line or torch is loaded: no traceback, nothing left."""
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import ddfm.__main__ as m; "
+    code += f"signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(2)); signal.setitimer(0, {seconds}); "
+    code += "import sys; sys.argv[1:] = ['fuse', 'ir', 'vis', '-o', 'out']; m.main()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=pairs, capture_output=True, text=True, check=False)
+    if done.returncode != 0:  # a fast machine may have finished before
+        assert done.returncode == 130 and "stopped" in done.stderr and "Traceback" not in done.stderr
+    assert not leftovers(pairs)
+
+
 @pytest.mark.slow
 def test_killed_in_the_middle_and_taken_up_again(pairs, tiny_prior):
     """A true process, kill -9 after the first result: the same command finishes the rest."""

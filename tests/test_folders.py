@@ -165,3 +165,9 @@ def test_devices_are_no_sources(ddfm):
 def test_a_scan_of_a_manifest_is_told_of_the_settings_for_scans(ddfm, tree):
     (tree / "m.csv").write_text("pet,t1\npet/a.png,t1/a.png\n")
     assert "--preset medical" in ddfm("fuse", "m.csv", "-o", "out")[1]
+
+
+def test_what_is_skipped_is_told(ddfm, tree):
+    save(tree / "pet" / "lonely.png", 7)
+    code, text = ddfm("fuse", "pet", "t1", "-o", "out", "--recursive", "--skip-unmatched")
+    assert code == 0 and "1 left out" in text and "lonely.png has no partner in t1" in text

@@ -154,9 +154,9 @@ def test_many_missing_files_are_listed_shortly(folder):
 
 def test_rows_without_their_files_are_left_out_when_asked(folder):
     content = "ir,vis\nir/a.png,vis/a.png\nir/b.png,\nir/b.png,vis/gone.png\nir/b.png,vis/b.png\n"
-    assert read(folder, content, skip_unmatched=True) == [A, (*B[:3], "line 5")]
+    assert read(folder, content, skipped=[]) == [A, (*B[:3], "line 5")]
     with pytest.raises(DDFMError, match="1 missing"):
-        read(folder, "ir,vis\nir/a.png,\n", skip_unmatched=True)  # nothing is left
+        read(folder, "ir,vis\nir/a.png,\n", skipped=[])  # nothing is left
 
 
 # ---- endless --------------------------------------------------------------------------------------

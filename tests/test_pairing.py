@@ -85,8 +85,10 @@ def test_trees_against_brute_force(seed, tmp_path):
         if len(stems) == 1:
             (stem,) = stems
             expected[f"{stem}.png"] = tuple(f"{f}/{p}" for f, p in zip(folders, combination, strict=True))
-    found = planned(tmp_path, folders, recursive=True, skip_unmatched=True)
+    skipped = []
+    found = planned(tmp_path, folders, recursive=True, skipped=skipped)
     assert found == expected
+    assert len(skipped) == sum(len(tree) - len(expected) for tree in trees)
     assert list(found) == sorted(found, key=lambda name: name.removesuffix(".png"))
     if any(len(tree) != len(expected) for tree in trees):
         message = refused(tmp_path, folders, "--skip-unmatched", recursive=True)
@@ -97,7 +99,7 @@ def test_trees_against_brute_force(seed, tmp_path):
 def test_the_order_on_disk_changes_nothing(tmp_path, monkeypatch):
     rng = random.Random(0)
     random_tree(rng, tmp_path, ["ir", "vis"])
-    options = {"recursive": True, "skip_unmatched": True, "name": "{index:03}_{stem}"}
+    options = {"recursive": True, "skipped": [], "name": "{index:03}_{stem}"}
     first = planned(tmp_path, ["ir", "vis"], **options)
     real = os.scandir
 
@@ -290,9 +292,9 @@ def test_patterns_against_brute_force(texts, recursive, tmp_path):
     common = set.intersection(*map(set, tables))
     expected = {f"{name}.png": tuple(table[name] for table in tables) for name in common}
     if not expected:
-        refused(tmp_path, ["s"], patterns=texts, recursive=recursive, skip_unmatched=True)
+        refused(tmp_path, ["s"], patterns=texts, recursive=recursive, skipped=[])
     else:
-        assert planned(tmp_path, ["s"], patterns=texts, recursive=recursive, skip_unmatched=True) == expected
+        assert planned(tmp_path, ["s"], patterns=texts, recursive=recursive, skipped=[]) == expected
 
 
 @pytest.mark.parametrize(
@@ -376,6 +378,7 @@ def test_templates(tmp_path):
         ("{stem}.png", "--suffix"),
         (".{stem}", "hidden"),
         ("", "before the suffix"),
+        ("{stem}\u202e", "without folders"),
         ("{stem}" + "x" * 255, "255 bytes"),
         ("all", "2 name(s) for two results"),
     ],

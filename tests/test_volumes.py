@@ -601,3 +601,14 @@ def test_the_benchmark_of_volumes(tmp_path, tiny_prior, monkeypatch):
 def test_a_path_beside_a_volume_that_is_not_there_is_called_that(ddfm, files):
     code, text = ddfm("fuse", files / "ct", files / "gone", "-o", "z.nii.gz")
     assert code == 2 and "gone: got no such file or folder" in text
+
+
+def test_dicom_one_folder_deeper_or_without_preamble_is_pointed_at(ddfm, files, tmp_path):
+    code, text = ddfm("fuse", files.parent, files.parent, "-o", "out")
+    assert code == 2 and "There is a volume" in text and str(files) in text
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for path in (files / "ct").iterdir():
+        (bare / path.name).with_suffix(".dcm").write_bytes(path.read_bytes()[132:])
+    code, text = ddfm("fuse", bare, bare, "-o", "out")
+    assert code == 2 and "preamble" in text

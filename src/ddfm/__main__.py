@@ -1,5 +1,22 @@
-"""``python -m ddfm``: the command line."""
+"""Where ``ddfm`` and ``python -m ddfm`` begin: so early that Ctrl-C while modules are loaded is no traceback."""
 
-from ddfm.cli import main
+from __future__ import annotations
 
-main()
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """The command line; see ``ddfm.cli``."""
+    try:
+        from ddfm.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -30,11 +30,12 @@ _FORM = "CSV with a header such as ir,vis or ir,vis,output"
 Row = tuple[int, list[str]]  # the line it begins on, its cells
 
 
-def read_manifest(path: Path, columns: Sequence[str] = (), *, skip_unmatched: bool = False) -> list[Group]:
+def read_manifest(path: Path, columns: Sequence[str] = (), *, skipped: list[str] | None = None) -> list[Group]:
     """The scenes of a manifest, in its order.
 
     columns: the sources among the header's names, in their order; by default all but ``output``.
-    skip_unmatched: rows with an empty cell or a missing file are left out. Raises DDFMError naming the line.
+    skipped: a list that is told which rows are left out, for an empty cell or a missing file. Raises DDFMError naming
+    the line, for these too where there is no such list.
     """
     base = path.parent if path.suffix.lower() in TABLES else Path()
     try:
@@ -42,13 +43,17 @@ def read_manifest(path: Path, columns: Sequence[str] = (), *, skip_unmatched: bo
             rows = _rows(path, file)
             header = _header(path, rows)
             sources = _sources(path, header, columns)
-            return _groups(path, base, [_fitted(path, row, header) for row in rows], sources, skip_unmatched)
+            return _groups(path, base, [_fitted(path, row, header) for row in rows], sources, skipped)
     except OSError as error:
         raise problem(str(path), error.strerror or str(error), "a manifest that can be read") from error
 
 
 def _groups(
-    path: Path, base: Path, rows: Sequence[tuple[int, dict[str, str]]], sources: Sequence[str], skip_unmatched: bool
+    path: Path,
+    base: Path,
+    rows: Sequence[tuple[int, dict[str, str]]],
+    sources: Sequence[str],
+    skipped: list[str] | None,
 ) -> list[Group]:
     groups, missing = [], []
     for line, cells in rows:
@@ -57,10 +62,12 @@ def _groups(
         if not gone:
             files = tuple(base / cells[name] for name in sources)
             groups.append(Group(files[0].stem, files, cells.get(_OUTPUT, ""), f"line {line}"))
-    if missing and not (skip_unmatched and groups):
+    if missing and (skipped is None or not groups):
         where = "the manifest's folder" if base == path.parent else "the current folder"
         remedy = f"Paths are relative to {where}. --columns names the sources, --skip-unmatched leaves rows out."
         raise problem(str(path), f"{len(missing)} missing", "files that exist", remedy + listed(missing))
+    if skipped is not None:
+        skipped += missing
     if not groups:
         raise problem(str(path), "no rows", "one row for each scene below the header")
     return groups

@@ -32,7 +32,7 @@ def check_template(template: str) -> str:
     except ValueError as error:
         raise problem("--name", repr(template), expected, f"{str(error).capitalize()}.") from error
     for literal, field, spec, conversion in parts:
-        if re.search(r"[/\\\x00-\x1f]", literal):
+        if "/" in literal or "\\" in literal or _unseen(literal):
             remedy = "Results lie in folders as their sources do; a manifest's column output may name others."
             raise problem("--name", repr(template), f"{expected}, without folders", remedy)
         plain = not spec or (field == "index" and re.fullmatch("0[1-9]", spec))
@@ -68,11 +68,15 @@ def result_names(groups: Sequence[Group], template: str, suffix: str, preset: st
 def _safe(name: str, group: Group) -> str:
     """A name that stays below the output folder."""
     parts = name.split("/")
-    unseen = any(unicodedata.category(mark) in ("Cc", "Cf") for mark in name)  # it would not look as it is
-    if {"", ".", ".."} & set(parts) or unseen or "\\" in name or re.match(r"[A-Za-z]:", name):
+    if {"", ".", ".."} & set(parts) or _unseen(name) or "\\" in name or re.match(r"[A-Za-z]:", name):
         expected = "a file name, or a path with / below the output folder"
         raise problem("output", f"{name!r} ({group.label})", expected, "Not absolute, and without .. or \\.")
     return name
+
+
+def _unseen(name: str) -> bool:
+    """Whether it holds marks that are not seen, with which it would not be called as it looks."""
+    return any(unicodedata.category(mark) in ("Cc", "Cf") for mark in name)
 
 
 def _storable(name: str, group: Group) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from ddfm._checks import DDFMError, problem
 from ddfm.io import SUFFIXES
+from ddfm.io.medical import scans_below
 
 __all__ = ["MOST_FILES", "Group", "Pattern", "listed", "match_folders", "match_patterns", "walk"]
 
@@ -52,20 +53,25 @@ def listed(lines: Sequence[str]) -> str:
 
 
 def match_folders(
-    folders: Sequence[Path], *, recursive: bool = False, skip_unmatched: bool = False, leave_out: Path | None = None
+    folders: Sequence[Path],
+    *,
+    recursive: bool = False,
+    skipped: list[str] | None = None,
+    leave_out: Path | None = None,
 ) -> list[Group]:
     """Files of K folders by stem; with ``recursive`` by path below the folder, without suffix. Sorted by name.
 
-    leave_out: a folder that is not searched, that of the results. Raises DDFMError listing the names that are not in
-    every folder (unless ``skip_unmatched``), or twice in one.
+    leave_out: a folder that is not searched, that of the results. skipped: a list that is told what has no partner,
+    a line each. Raises DDFMError listing that where there is no such list, and names that are twice in one folder.
     """
     found = [walk(folder, None if recursive else 0, leave_out) for folder in folders]
     tables = [_by_name(folder, paths) for folder, paths in zip(folders, found, strict=True)]
     for folder, table in zip(folders, tables, strict=True):
         if not table:
             remedy = "There are some in folders below: --recursive." if not recursive and walk(folder, None) else ""
+            remedy = remedy or scans_below(folder)
             raise problem("sources", f"no images in {folder}", f"files ending in {', '.join(SUFFIXES)}", remedy)
-    return _match(tables, [str(folder) for folder in folders], "the same stems in every folder", skip_unmatched)
+    return _match(tables, [str(folder) for folder in folders], "the same stems in every folder", skipped)
 
 
 def _by_name(folder: Path, paths: Sequence[str]) -> dict[str, Path]:
@@ -80,17 +86,21 @@ def _by_name(folder: Path, paths: Sequence[str]) -> dict[str, Path]:
     return table
 
 
-def _match(tables: Sequence[Mapping[str, Path]], places: Sequence[str], expected: str, skip: bool) -> list[Group]:
-    """The names that every table has. Raises DDFMError for the others, unless told to skip, and for none."""
+def _match(
+    tables: Sequence[Mapping[str, Path]], places: Sequence[str], expected: str, skipped: list[str] | None
+) -> list[Group]:
+    """The names that every table has. Raises DDFMError for the others where ``skipped`` is None, and for none."""
     common = set.intersection(*(set(table) for table in tables))
     missing = [
         f"{table[name]} has no partner in {_absent(name, tables, places)}"
         for table in tables
         for name in sorted(set(table) - common)
     ]
-    if missing and not (skip and common):
+    if missing and (skipped is None or not common):
         remedy = "Rename them, or leave them out with --skip-unmatched." if common else ""
         raise problem("sources", f"{len(missing)} unmatched names", expected, remedy + listed(missing))
+    if skipped is not None:
+        skipped += missing
     return [Group(name, tuple(table[name] for table in tables)) for name in sorted(common)]
 
 
@@ -162,13 +172,14 @@ def match_patterns(
     folders: Sequence[Path],
     patterns: Sequence[Pattern],
     *,
-    skip_unmatched: bool = False,
+    skipped: list[str] | None = None,
     leave_out: Path | None = None,
 ) -> list[Group]:
     """Files by K patterns, all in one folder or each in its own. Sorted by name.
 
     A file that fits several patterns belongs to the one that states most of its name. Raises DDFMError listing the
-    files without a partner (unless ``skip_unmatched``), a pattern that fits none, two files for one place.
+    files without a partner (which the list ``skipped`` is told instead, if there is one), a pattern that fits none,
+    two files for one place.
     """
     if len(patterns) < 2 or len(folders) not in (1, len(patterns)):
         got = f"{len(patterns)} for {len(folders)} folder(s)"
@@ -194,7 +205,7 @@ def match_patterns(
                     f"--pattern {pattern.text!r}", f"no file in {folder}", "one or more", f"There are:{there}"
                 )
     labels = [f"{folder} by {pattern.text!r}" for folder, pattern in zip(places, patterns, strict=True)]
-    return _match(tables, labels, "the same stems for every pattern", skip_unmatched)
+    return _match(tables, labels, "the same stems for every pattern", skipped)
 
 
 def _assigned(folder: Path, paths: Sequence[str], patterns: Mapping[int, Pattern]) -> Iterator[tuple[int, str, str]]:

@@ -55,7 +55,7 @@ def plan(
     recursive: bool = False,
     patterns: Sequence[str] = (),
     columns: Sequence[str] = (),
-    skip_unmatched: bool = False,
+    skipped: list[str] | None = None,
     name: str = PLAIN,
     suffix: str = ".png",
     preset: str = "",
@@ -65,7 +65,8 @@ def plan(
     Files give the one output file. Folders are paired by stem, with ``recursive`` by path below them, or by
     ``patterns``, one for each source; see ``ddfm.pairing``. A manifest's sources are its ``columns``; see
     ``ddfm.manifest``. Their results lie below ``output``, as the sources lie below their folders, called ``name``
-    (``ddfm.naming``; ``preset`` fills its field) + ``suffix``. Raises DDFMError.
+    (``ddfm.naming``; ``preset`` fills its field) + ``suffix``. skipped: a list that is told what has no partner, which
+    is refused where there is none. Raises DDFMError.
     """
     if suffix.lower() not in SUFFIXES:
         raise problem("--suffix", repr(suffix), f"one of {', '.join(SUFFIXES)}")
@@ -73,14 +74,15 @@ def plan(
     kind = kind_of(sources)
     _check_options(kind, recursive, patterns, columns)
     if kind == "files":
+        _check_pictures(sources)
         jobs = [Job(tuple(sources), _output_file(sources, output, name, suffix, preset))]
     else:
         compiled = [Pattern(text, recursive) for text in patterns]
         _check_output_folder(output)
         if kind == "manifest":
-            groups = read_manifest(sources[0], columns, skip_unmatched=skip_unmatched)
+            groups = read_manifest(sources[0], columns, skipped=skipped)
         else:
-            groups = _matched(sources, output, compiled, recursive, skip_unmatched)
+            groups = _matched(sources, output, compiled, recursive, skipped)
         names = result_names(groups, name, suffix, preset)
         check_names(names, groups, output)
         if kind == "folders":
@@ -89,6 +91,17 @@ def plan(
         _check_folders(jobs)
     _check_no_source(jobs)
     return jobs
+
+
+def _check_pictures(sources: Sequence[Path]) -> None:
+    """What cannot be a picture is told before anything is said about the output."""
+    for path in sources:
+        if path.suffix.lower() not in (*SUFFIXES, ".gif"):  # whose reader refuses it with a better reason
+            raise problem(
+                str(path), f"suffix {path.suffix!r}", f"a picture ({', '.join(SUFFIXES)}), a volume or a clip"
+            )
+        if not os.access(path, os.R_OK):
+            raise problem(str(path), "a file that may not be read", "a picture", f"Allow it: chmod u+r {path}")
 
 
 def _check_options(kind: str, recursive: bool, patterns: Sequence[str], columns: Sequence[str]) -> None:
@@ -102,17 +115,17 @@ def _check_options(kind: str, recursive: bool, patterns: Sequence[str], columns:
 
 
 def _matched(
-    sources: Sequence[Path], output: Path, patterns: Sequence[Pattern], recursive: bool, skip_unmatched: bool
+    sources: Sequence[Path], output: Path, patterns: Sequence[Pattern], recursive: bool, skipped: list[str] | None
 ) -> list[Group]:
     if patterns:
-        return match_patterns(sources, patterns, skip_unmatched=skip_unmatched, leave_out=output)
+        return match_patterns(sources, patterns, skipped=skipped, leave_out=output)
     if len(sources) < 2:
         remedy = "For two kinds of files in one folder: --pattern '{stem}_ir.png' --pattern '{stem}_vis.png'."
         raise problem("sources", f"one folder, {sources[0]}", _WANTED, remedy)
     if output.exists() and any(output.samefile(source) for source in sources):
         remedy = "Results there would be sources next time."
         raise problem("--output", f"{output}, a source folder", "another folder", remedy)
-    return match_folders(sources, recursive=recursive, skip_unmatched=skip_unmatched, leave_out=output)
+    return match_folders(sources, recursive=recursive, skipped=skipped, leave_out=output)
 
 
 def _output_file(sources: Sequence[Path], output: Path, name: str, suffix: str, preset: str) -> Path:

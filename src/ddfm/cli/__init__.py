@@ -12,9 +12,10 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from ddfm._checks import DDFMError
 from ddfm.cli._shared import say
@@ -26,7 +27,20 @@ from ddfm.cli.prior import prior_app
 
 __all__ = ["app", "main"]
 
+
+class _Group(typer.core.TyperGroup):
+    """Says that it was stopped; typer alone ends in silence."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say("stopped", "yellow")
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
+    cls=_Group,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -79,9 +93,6 @@ def main() -> None:
     except DDFMError as error:
         say(f"error: {error}", "red")
         sys.exit(2)
-    except KeyboardInterrupt:
-        say("stopped", "yellow")
-        sys.exit(130)
     except OSError as error:
         say(
             f"error: {error.filename or ''}: {error.strerror or error}. Check the path, its permissions and the disk.",

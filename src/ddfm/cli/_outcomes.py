@@ -13,7 +13,7 @@ from ddfm.cli._shared import say
 if TYPE_CHECKING:
     from ddfm.engine import Outcome
 
-__all__ = ["notes", "summary"]
+__all__ = ["notes", "summary", "tell_skipped"]
 
 
 def summary(outcomes: Sequence[Outcome], folder: Path | None) -> int:
@@ -58,3 +58,11 @@ def _notes_of(outcome: Outcome) -> Iterator[tuple[str, str]]:
 def name_of(outcome: Outcome, folder: Path | None) -> str:
     """How messages about many results begin: the path below their folder, and a colon."""
     return f"{outcome.job.output.relative_to(folder).as_posix()}: " if folder else ""
+
+
+def tell_skipped(lines: Sequence[str] | None) -> None:
+    """Say what --skip-unmatched left out."""
+    from ddfm.pairing import listed
+
+    if lines:
+        say(f"note: {len(lines)} left out, having no partner:{listed(lines)}", "yellow")

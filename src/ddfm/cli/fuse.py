@@ -9,7 +9,7 @@ import typer
 
 from ddfm.cli import video, volumes
 from ddfm.cli._folders import Columns, Name, Patterns, Recursive, SkipUnmatched, Suffix
-from ddfm.cli._outcomes import summary
+from ddfm.cli._outcomes import summary, tell_skipped
 from ddfm.cli._preparing import Align, Checkerboard, Clahe, SaveTransform, TransformFile, ValueRange
 from ddfm.cli._shared import Device, Overwrite, PresetOption, PriorOption, Seed, Steps, progress_bar, say, typed
 
@@ -140,7 +140,7 @@ def fuse(
         "recursive": recursive,
         "patterns": pattern or (),
         "columns": [column.strip() for column in columns.split(",")] if columns else (),
-        "skip_unmatched": skip_unmatched,
+        "skipped": [] if skip_unmatched else None,
         "name": name,
         "suffix": suffix,
         "preset": preset.partition("@")[0],
@@ -163,6 +163,7 @@ def _pictures(
     from ddfm.beside import Beside
 
     jobs = engine.plan(sources, output, **for_many)
+    tell_skipped(for_many["skipped"])
     folder = None if engine.kind_of(sources) == "files" else output
     beside = Beside(save_transform, checkerboard, folder)
     _check(jobs, config, folder, overwrite, report)

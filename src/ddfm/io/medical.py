@@ -6,6 +6,8 @@ room: ``nifti``, ``dicom`` (with ``stacking``), ``dicom_write``; ``volume`` says
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -22,9 +24,21 @@ from ddfm.io.volume import Volume
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Origin", "check_output", "is_read", "is_volume", "read_volume", "write_volume", "writing_volume"]
+__all__ = [
+    "Origin",
+    "check_output",
+    "is_read",
+    "is_volume",
+    "read_volume",
+    "scans_below",
+    "write_volume",
+    "writing_volume",
+]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
+#: Files that ``scans_below`` looks at.
+_MOST_LOOKS = 1000
+_PREAMBLE = "DICOM without its preamble (DICM after 128 bytes)? dcmconv of dcmtk adds it."
 
 
 def is_volume(path: Path) -> bool:
@@ -41,6 +55,18 @@ def is_volume(path: Path) -> bool:
     if _is_called_nifti(path) or path.suffix.lower() == ".dcm":
         return True
     return _is(is_dicom, path) or _is(nifti_head, path)
+
+
+def scans_below(folder: Path) -> str:
+    """A hint for a folder in which nothing to fuse was found: where the nearest volume lies, "" if none is near."""
+    below = (Path(root) / name for root, _, names in os.walk(folder) for name in sorted(names))
+    for path in itertools.islice(below, _MOST_LOOKS):
+        if is_volume(path):
+            if path.suffix.lower() == ".dcm" and not _is(is_dicom, path):
+                return f"{path} is called .dcm. {_PREAMBLE}"
+            series = path if _is_called_nifti(path) else path.parent
+            return f"There is a volume, {series}: name it instead."
+    return ""
 
 
 def _is(kind: Callable[[Path], object], path: Path) -> bool:
@@ -68,8 +94,9 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
         return open_dicom(path, series)
     if nifti_head(path) or _is_called_nifti(path):
         return open_nifti(path)
-    remedy = "DICOM without its preamble (DICM after 128 bytes)? dcmconv of dcmtk adds it."
-    raise problem(str(path), "neither NIfTI nor DICOM by its content", "a NIfTI file, a DICOM file or series", remedy)
+    raise problem(
+        str(path), "neither NIfTI nor DICOM by its content", "a NIfTI file, a DICOM file or series", _PREAMBLE
+    )
 
 
 def check_output(path: Path, volumes: Sequence[Volume], *, color: bool, bit_depth: int, keep_patient: bool) -> None:
