@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +148,18 @@ class Fuser:
         Raises DDFMError naming the source and the remedy.
         """
         begun = time.perf_counter()
+        fused = self.fuse_gathered(self.gather(sources), on_step)
+        fused.report["seconds"] = round(time.perf_counter() - begun, 3)
+        return fused
+
+    def gather(self, sources: Sequence[Source]) -> Gathered:
+        """The sources opened and on one grid, as ``fuse_gathered`` takes them. Raises DDFMError."""
         self.config.check_count(len(sources))
-        gathered = self.config.preparation.gather(sources)
+        return self.config.preparation.gather(sources)
+
+    def fuse_gathered(self, gathered: Gathered, on_step: Callable[[int, int], Any] | None = None) -> Fused:
+        """As ``fuse``, for who needs the sources too. Those of a very large picture are taken out of ``gathered``."""
+        begun = time.perf_counter()
         images, notes = gathered.images, gathered.notes + self._notes() + self.palette_notes(gathered.images[0])
         check_memory(*images[0].size, self.bytes_needed(*images[0].size))
         pictures = tuple(_eight_bits(image.data) for image in images) if gathered.transforms else ()

@@ -20,6 +20,7 @@ import typer.core
 from ddfm._checks import DDFMError
 from ddfm.cli._shared import say
 from ddfm.cli.about import demo, doctor
+from ddfm.cli.app import serve
 from ddfm.cli.data import data_app
 from ddfm.cli.fuse import fuse
 from ddfm.cli.measure import ablate, benchmark, evaluate, report, sweep
@@ -49,6 +50,7 @@ app = typer.Typer(
 )
 for command in (fuse, evaluate, benchmark, report, ablate, sweep, doctor, demo):
     app.command()(command)
+app.command("app")(serve)
 app.add_typer(prior_app, name="prior")
 app.add_typer(data_app, name="data")
 

@@ -34,6 +34,7 @@ __all__ = [
     "file_sha256",
     "from_array",
     "from_pil",
+    "image_size",
     "list_images",
     "read_image",
     "write_bytes",
@@ -94,6 +95,12 @@ def read_image(path: str | Path, span: Range | None = None) -> Image:
     pixels = raster.decode(raw, kind, name, counts=_is_asked(span))
     notes = () if kind == suffix_kind else (f"suffix {path.suffix}, but the content is {kind}",)
     return _finish(pixels, path, kind, notes, span, name)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Height and width of an image file by its head, before any pixel is decoded. Raises DDFMError."""
+    raw, kind = _load(Path(path))
+    return raster.size_of(raw, kind, str(path))
 
 
 def from_array(array: np.ndarray, name: str = "array", span: Range | None = None) -> Image:

@@ -34,6 +34,7 @@ __all__ = [
     "decode",
     "decode_pil",
     "encode",
+    "size_of",
     "sniff",
 ]
 
@@ -179,6 +180,31 @@ def decode(raw: bytes, kind: str, name: str, *, counts: bool = False) -> Pixels:
         raise
     except Exception as error:  # decoders raise anything on damaged bytes: KeyError, struct.error, ...
         raise _damaged(name, kind, error) from error
+
+
+def size_of(raw: bytes, kind: str, name: str) -> tuple[int, int]:
+    """Height and width that the head of a file states; no pixel is decoded. Raises DDFMError."""
+    try:
+        return _size_of(raw, kind)
+    except Exception as error:  # decoders raise anything on damaged bytes
+        raise _damaged(name, kind, error) from error
+
+
+def _size_of(raw: bytes, kind: str) -> tuple[int, int]:
+    if kind == "PNG":
+        width, height = struct.unpack_from(">II", raw, 16)
+        return int(height), int(width)
+    if kind == "TIFF":
+        import tifffile
+
+        logging.getLogger("tifffile").addHandler(_SILENT)
+        with tifffile.TiffFile(io.BytesIO(raw)) as tif:
+            page: Any = max(tif.pages, key=lambda page: page.imagelength * page.imagewidth)  # type: ignore[union-attr]
+            return int(page.imagelength), int(page.imagewidth)
+    from PIL import Image as PILImage
+
+    with _strict_pillow(), PILImage.open(io.BytesIO(raw), formats=[kind]) as image:
+        return image.height, image.width
 
 
 # --- reading: Pillow --------------------------------------------------------------------------------

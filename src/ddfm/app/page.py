@@ -1,0 +1,223 @@
+"""The page: what stands where, and what happens when. The work itself is in ``studio`` and ``batches``."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from ddfm import __version__
+from ddfm._checks import DDFMError
+from ddfm.app import pieces
+from ddfm.app.choices import MOST_STEPS, PRESET_WORDS, Choices
+from ddfm.app.examples import Example
+from ddfm.app.handlers import WORK, Handlers
+from ddfm.app.words import ABOUT, API, BATCH, INTRO, LIMITS_TEXT, NOT_MEDICAL
+from ddfm.config import TONES
+from ddfm.io import SUFFIXES
+from ddfm.registration import ALIGNS
+
+__all__ = ["build"]
+
+#: Links are made in the browser, which knows the address that the user sees.
+_LINK = """(...values) => {
+  const names = %s, defaults = %s, query = new URLSearchParams();
+  names.forEach((name, i) => {
+    let value = values[i];
+    if (value === null || value === undefined) value = "";
+    if (value === true) value = 1;
+    if (value === false) value = 0;
+    if (String(value) !== String(defaults[i])) query.set(name, value);
+  });
+  const tail = query.toString() ? "?" + query.toString() : "";
+  history.replaceState(null, "", window.location.pathname + tail);
+  return window.location.origin + window.location.pathname + tail;
+}"""
+
+
+class Controls(NamedTuple):
+    """The controls of the settings, in the order of the fields of ``Choices``."""
+
+    preset: gr.Radio
+    steps: gr.Number
+    seed: gr.Number
+    noise: gr.Textbox
+    tone: gr.Radio
+    align: gr.Radio
+    range: gr.Textbox
+    clahe: gr.Checkbox
+
+
+def build(handlers: Handlers, examples: Sequence[Example]) -> gr.Blocks:
+    """The page over the work of ``handlers``."""
+    minutes = handlers.studio.limits.minutes
+    with gr.Blocks(
+        title="ddfm: image fusion", analytics_enabled=False, delete_cache=(60, int(60 * minutes))
+    ) as page:
+        gr.Markdown(INTRO)
+        with gr.Tab("Fuse two pictures"):
+            first, second, chosen = _inputs(examples)
+            controls, link = _settings()
+            _fusing(handlers, first, second, controls)
+        with gr.Tab("How it came about"):
+            _explaining(handlers, first, second, controls)
+        with gr.Tab("Many pairs"):
+            _batch(handlers, controls)
+        with gr.Tab("For programs, and about"):
+            gr.Markdown(API)
+            gr.Markdown(ABOUT.format(version=__version__, limits=_limits(handlers)))
+        gr.Markdown(NOT_MEDICAL)
+        for button, example in chosen:
+            _offer(button, example, first, second, controls)
+        for picture in (first, second):
+            picture.file.change(
+                handlers.look, picture.file, picture.shown, api_visibility="private", concurrency_limit=2
+            )
+        page.load(handlers.restore, None, [*controls, link.said], api_visibility="private", queue=False)
+        for control in controls:
+            control.change(None, list(controls), link.text, js=_link_script(), api_visibility="private")
+        page.unload(handlers.leave)
+        _api(handlers)
+    return page
+
+
+class Picture(NamedTuple):
+    """A drop area and what was dropped."""
+
+    file: gr.File
+    shown: gr.HTML
+
+
+class Link(NamedTuple):
+    """The link that restores the settings, and what is said of one that was opened."""
+
+    text: gr.Textbox
+    said: gr.HTML
+
+
+def _inputs(examples: Sequence[Example]) -> tuple[Picture, Picture, list[tuple[gr.Button, Example]]]:
+    with gr.Row():
+        first = _drop("1. Thermal (infrared) picture, or CT, PET, SPECT", "infrared")
+        second = _drop("2. Visible picture of the same scene, or MRI", "visible")
+    gr.Markdown("Nothing at hand? Try one of these, which are rendered:")
+    with gr.Row():
+        buttons = [(gr.Button(example.words, size="sm", min_width=200), example) for example in examples]
+    return first, second, buttons
+
+
+def _drop(label: str, name: str) -> Picture:
+    with gr.Column(min_width=280):
+        file = gr.File(label=label, file_types=list(SUFFIXES), height=130, elem_id=f"file-{name}")
+        return Picture(file, gr.HTML(elem_id=f"look-{name}"))
+
+
+def _settings() -> tuple[Controls, Link]:
+    default = Choices()
+    preset = gr.Radio(
+        [(words, name) for name, words in PRESET_WORDS.items()],
+        value=default.preset,
+        label="What are they?",
+        elem_id="preset",
+    )
+    with gr.Accordion("Details", open=False, elem_id="details"):
+        with gr.Row():
+            steps = gr.Number(None, label="Network evaluations", precision=0, minimum=0, maximum=MOST_STEPS,
+                              info="Empty: as the preset says. More let the prior change more.", elem_id="steps")  # fmt: skip
+            noise = gr.Textbox("", label="Noise of the sources", placeholder="as the preset says", elem_id="noise",
+                               info="auto, 0 for none, or a deviation on 0 to 1 such as 0.06")  # fmt: skip
+            seed = gr.Number(0, label="Seed", precision=0, info="The same seed gives the same picture.")
+        with gr.Row():
+            tones = [("as the preset says", ""), *((tone, tone) for tone in TONES)]
+            tone = gr.Radio(tones, value="", label="Stretch of the result")
+            align = gr.Radio(list(ALIGNS), value="none", label="Bring onto one grid",
+                             info="resize: other sizes, one view; affine: cameras beside each other", elem_id="align")  # fmt: skip
+        with gr.Row():
+            span = gr.Textbox("", label="Black and white of 16-bit counts", placeholder="as usual",
+                              info="auto, full, LOW:HIGH or p1:p99; one, or one for each by a comma")  # fmt: skip
+            clahe = gr.Checkbox(False, label="Local contrast (CLAHE) of pictures of more than 8 bits")
+        text = gr.Textbox("", label="Link to these settings", interactive=False, buttons=["copy"], elem_id="link")
+    said = gr.HTML(elem_id="link-said")
+    return Controls(preset, steps, seed, noise, tone, align, span, clahe), Link(text, said)
+
+
+def _link_script() -> str:
+    import json
+
+    plain = dataclasses.asdict(Choices()) | {"steps": "", "clahe": 0}
+    return _LINK % (json.dumps(list(plain)), json.dumps(list(plain.values())))
+
+
+def _fusing(handlers: Handlers, first: Picture, second: Picture, controls: Controls) -> None:
+    with gr.Row():
+        go = gr.Button("Fuse", variant="primary", elem_id="fuse")
+        stop = gr.Button("Cancel", variant="stop", elem_id="cancel")
+    status = gr.HTML(elem_id="status")
+    result = gr.HTML(elem_id="result")
+    with gr.Row():
+        labels = {"png": "Picture, PNG", "tiff": "16-bit TIFF", "json": "Settings, JSON"}
+        files = [gr.DownloadButton(label, interactive=False, elem_id=f"get-{k}") for k, label in labels.items()]
+    inputs = [first.file, second.file, *controls]
+    shown = [status, result, *files]
+    options: dict[str, Any] = {"concurrency_id": WORK, "concurrency_limit": 1, "api_visibility": "private"}
+    go.click(handlers.fuse, inputs, shown, show_progress="hidden", **options)
+    stop.click(handlers.cancel, None, status, queue=False, api_visibility="private")
+
+
+def _explaining(handlers: Handlers, first: Picture, second: Picture, controls: Controls) -> None:
+    gr.Markdown(
+        "Fuses the two pictures of the first tab again and shows the way there: the estimate step by step, which "
+        "source each pixel follows, and how sure the result is. On a processor this takes some seconds for each seed."
+    )
+    with gr.Row():
+        seeds = gr.Slider(0, 16, value=4, step=1, label="Seeds for the uncertainty map", info="0: none")
+        go = gr.Button("Explain", variant="primary", elem_id="explain")
+        stop = gr.Button("Cancel", variant="stop", elem_id="explain-cancel")
+    status = gr.HTML(elem_id="explain-status")
+    with gr.Row():
+        labels = {"html": "Report, HTML", "gif": "Time-lapse, GIF", "mp4": "Time-lapse, MP4"}
+        files = [gr.DownloadButton(label, interactive=False, elem_id=f"get-{k}") for k, label in labels.items()]
+    report = gr.HTML(elem_id="report")
+    options: dict[str, Any] = {"concurrency_id": WORK, "concurrency_limit": 1, "api_visibility": "private"}
+    inputs = [first.file, second.file, seeds, *controls]
+    go.click(handlers.explain, inputs, [status, report, *files], show_progress="hidden", **options)
+    stop.click(handlers.cancel, None, status, queue=False, api_visibility="private")
+
+
+def _batch(handlers: Handlers, controls: Controls) -> None:
+    gr.Markdown(BATCH)
+    kinds = [*SUFFIXES, ".zip"]
+    with gr.Row():
+        first = gr.File(label="Thermal pictures, or one zip", file_count="multiple", file_types=kinds, elem_id="many-ir")  # fmt: skip
+        second = gr.File(label="Visible pictures, or one zip", file_count="multiple", file_types=kinds, elem_id="many-vis")  # fmt: skip
+    with gr.Row():
+        go = gr.Button("Fuse all", variant="primary", elem_id="many-fuse")
+        stop = gr.Button("Cancel", variant="stop", elem_id="many-cancel")
+    status = gr.HTML(elem_id="many-status")
+    with gr.Row():
+        files = [gr.DownloadButton(label, interactive=False) for label in ("Results, zip", "Table, CSV")]
+    rows = gr.HTML(elem_id="many-rows")
+    options: dict[str, Any] = {"concurrency_id": WORK, "concurrency_limit": 1, "api_visibility": "private"}
+    go.click(handlers.batch, [first, second, *controls], [status, rows, *files], show_progress="hidden", **options)
+    stop.click(handlers.cancel, None, status, queue=False, api_visibility="private")
+
+
+def _offer(button: gr.Button, example: Example, first: Picture, second: Picture, controls: Controls) -> None:
+    def take() -> tuple[str, str, str]:
+        return str(example.infrared), str(example.visible), example.preset
+
+    button.click(take, None, [first.file, second.file, controls.preset], api_visibility="private", queue=False)
+
+
+def _api(handlers: Handlers) -> None:
+    options: dict[str, Any] = {"concurrency_id": WORK, "concurrency_limit": 1}
+    gr.api(handlers.api_fuse, api_name="fuse", **options)
+    gr.api(handlers.api_explain, api_name="explain", **options)
+    gr.api(handlers.api_batch, api_name="batch", **options)
+
+
+def _limits(handlers: Handlers) -> str:
+    return LIMITS_TEXT.format(**dataclasses.asdict(handlers.studio.limits))

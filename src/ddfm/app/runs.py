@@ -1,0 +1,108 @@
+"""Work beside the page: in a thread of its own, seen step by step, stopped between two steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+__all__ = ["Desk", "Progress", "Run", "Stopped"]
+
+T = TypeVar("T")
+#: Called by the work after each step: done, of, what.
+OnStep = Callable[[int, int, str], None]
+
+
+class Stopped(Exception):
+    """Raised inside the work by its next step once it was told to stop."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far work is: ``done`` of ``of`` steps (0: not known), at ``what``, after ``seconds``."""
+
+    done: int
+    of: int
+    what: str
+    seconds: float
+
+
+class Run(Generic[T]):
+    """Work that was begun."""
+
+    def __init__(self, work: Callable[[OnStep], T]) -> None:
+        self._stopping = threading.Event()
+        self._news = threading.Event()
+        self._begun = time.monotonic()
+        self._at = (0, 0, "")
+        self._result: list[T] = []
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._do, args=(work,), daemon=True)
+        self._thread.start()
+
+    def _do(self, work: Callable[[OnStep], T]) -> None:
+        try:
+            self._result.append(work(self._on_step))
+        except BaseException as error:  # told to whoever waits for the result
+            self._error = error
+        self._news.set()
+
+    def _on_step(self, done: int, of: int, what: str = "") -> None:
+        if self._stopping.is_set():
+            raise Stopped
+        self._at = (done, of, what)
+        self._news.set()
+
+    def stop(self) -> None:
+        """Ask the work to end at its next step."""
+        self._stopping.set()
+
+    def updates(self, seconds: float = 0.25) -> Iterator[Progress]:
+        """Progress until the work has ended, at most one in ``seconds``. A caller that goes away ends the work."""
+        try:
+            while self._thread.is_alive():
+                self._news.wait(1.0)
+                self._news.clear()
+                yield Progress(*self._at, time.monotonic() - self._begun)
+                self._thread.join(seconds)
+        finally:
+            self.stop()
+
+    def result(self) -> T:
+        """What the work gave, or raises what it raised: Stopped where it was stopped."""
+        self._thread.join()
+        if self._error:
+            raise self._error
+        return self._result[0]
+
+
+class Desk:
+    """One run for each session at most: a new one stops the one before."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs: dict[str, Run[Any]] = {}
+
+    def begin(self, session: str, work: Callable[[OnStep], T]) -> Run[T]:
+        """Begin work for a session."""
+        self.stop(session)
+        run = Run(work)
+        with self._lock:
+            self._runs[session] = run
+        return run
+
+    def stop(self, session: str) -> bool:
+        """Stop what runs for a session; whether anything did."""
+        with self._lock:
+            run = self._runs.pop(session, None)
+        if run:
+            run.stop()
+        return run is not None
+
+    def end(self, session: str, run: Run[Any]) -> None:
+        """The run has ended."""
+        with self._lock:
+            if self._runs.get(session) is run:
+                del self._runs[session]

@@ -1,0 +1,106 @@
+"""The server: bound to this machine unless told otherwise, with limits, without telemetry."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ddfm._checks import DDFMError, DDFMWarning, problem
+from ddfm.app.limits import Limits
+from ddfm.app.folders import Folders
+
+__all__ = ["LOCAL", "Server", "serving"]
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """Where and for whom. host: to bind to. port: 0 for any that is free. auth: (user, password) pairs, () for none."""
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    auth: tuple[tuple[str, str], ...] = ()
+    device: str = "auto"
+    limits: Limits = dataclasses.field(default_factory=Limits)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether others than this machine's users can come, unasked for a password."""
+        return self.host not in LOCAL and not self.auth
+
+
+@contextlib.contextmanager
+def serving(server: Server) -> Iterator[str]:
+    """Serve the page; gives its address. Everything that was uploaded or made is deleted at the end.
+
+    Raises DDFMError without the extra, and for an address that cannot be had.
+    """
+    folders = Folders(server.limits.minutes)
+    try:
+        _quiet(folders.root)
+        page, theme, css = _page(server, folders)
+        try:
+            _, address, _ = page.launch(**_launch_options(server), theme=theme, css=css)
+        except OSError as error:
+            where = f"{server.host}:{server.port}"
+            raise problem("--port", where, "an address that is free", f"Try --port {server.port + 1}.") from error
+        try:
+            yield str(address)
+        finally:
+            page.close(verbose=False)
+    finally:
+        folders.close()
+
+
+def _quiet(root: Path) -> None:
+    """No telemetry, no look for newer versions, uploads below our own folder; read by Gradio when it is imported."""
+    os.environ |= {
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_OFFLINE": "1",
+        "GRADIO_TEMP_DIR": str(root / "uploads"),
+        "GRADIO_RUN_HISTORY": "False",
+    }
+
+
+def _page(server: Server, folders: Folders) -> tuple[Any, Any, str]:
+    try:
+        import gradio as gr
+    except ImportError as error:
+        raise DDFMError("gradio: got no such package, expected it. pip install 'ddfm[app]'.") from error
+    from ddfm.app import page, pieces
+    from ddfm.app.examples import write_examples
+    from ddfm.app.handlers import Handlers
+    from ddfm.app.studio import Studio
+
+    handlers = Handlers(Studio(server.limits, server.device), folders)
+    blocks = page.build(handlers, write_examples(folders.root / "examples"))
+    blocks.queue(max_size=server.limits.waiting, default_concurrency_limit=2)
+    system = ["system-ui", "sans-serif"]  # Gradio's own fonts would be fetched from elsewhere
+    theme = gr.themes.Default(primary_hue="teal", font=system, font_mono=["ui-monospace", "monospace"])
+    return blocks, theme, pieces.CSS
+
+
+def _launch_options(server: Server) -> dict[str, Any]:
+    return {
+        "server_name": server.host,
+        "server_port": server.port or None,
+        "auth": list(server.auth) or None,
+        "max_file_size": server.limits.bytes,
+        "allowed_paths": [],
+        "share": False,
+        "quiet": True,
+        "prevent_thread_lock": True,
+        "show_error": False,
+        "enable_monitoring": False,
+        "ssr_mode": False,
+        "footer_links": ["api"],
+        "run_history": False,
+        "max_threads": 16,
+    }

@@ -1,0 +1,193 @@
+"""The work behind the page, without the page: uploads and choices to files, metrics and words."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ddfm._checks import DDFMError, explained, problem
+from ddfm.app.choices import Choices
+from ddfm.app.limits import Limits, check_upload, told
+from ddfm.app.runs import OnStep
+from ddfm.evaluation import score
+from ddfm.fusion import Fused, Fuser
+from ddfm.io import Image, encode_image, read_image, write_bytes
+from ddfm.metrics import METRICS
+from ddfm.color import grey_levels
+from ddfm.opening import Gathered
+
+__all__ = ["Fusion", "Look", "Studio", "Upload", "safe_name"]
+
+#: Above so many pixels metrics are left out: they would take longer than the fusion.
+METRIC_PIXELS = 4_000_000
+#: Sides of the small picture that is shown of an upload.
+LOOK_SIDE = 640
+#: What the page shows, in words for people who are not of the field.
+PLAIN_WORDS = {
+    "EN": "how varied the grey levels are",
+    "SD": "overall contrast",
+    "MI": "how much of both sources can be told from the result",
+    "VIF": "how much of what an eye sees in both sources is kept",
+    "Qabf": "how well edges of both sources are kept",
+    "SSIM": "how similar the structure is to both sources",
+    "SCD": "how well the result holds what each source adds to the other",
+    "minVIF": "VIF with the source that came off worse",
+    "hot": "how well hot targets stand out still, 1: as in the thermal picture",
+    "texture": "how much of the visible picture's detail is kept, 1: all",
+    "minRetention": "the smaller of the two above",
+}
+
+
+class Upload(NamedTuple):
+    """A file as the server has it, and as the user calls it."""
+
+    path: Path
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """A small picture of an upload, and what it is in words."""
+
+    picture: Path
+    words: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Fusion:
+    """Files of one fusion, and what to say of it.
+
+    sources: PNG of each on the fused grid. rows: (metric, arrow, value, meaning). report: as JSON holds it.
+    """
+
+    fused: Path
+    sources: tuple[Path, ...]
+    tiff: Path
+    settings: Path
+    rows: tuple[tuple[str, str, str, str], ...]
+    notes: tuple[str, ...]
+    report: dict[str, Any]
+
+
+def safe_name(name: str, default: str = "picture") -> str:
+    """The last part of a name, with nothing in it that a file system or a page could take for something else."""
+    last = name.replace("\\", "/").rsplit("/", 1)[-1]
+    kept = "".join(mark if mark.isalnum() or mark in "._- " else "_" for mark in last)[-80:].lstrip(". ")
+    return kept or default
+
+
+class Studio:
+    """Fuses uploads; the prior stays loaded."""
+
+    def __init__(self, limits: Limits | None = None, device: str = "auto") -> None:
+        self.limits = limits or Limits()
+        self.device = device
+        self.fuser = functools.lru_cache(maxsize=4)(self._fuser)
+
+    def _fuser(self, choices: Choices) -> Fuser:
+        return Fuser(dataclasses.replace(choices.config(), device=self.device))
+
+    def look(self, upload: Upload, folder: Path) -> Look:
+        """Check an upload and show it. Raises DDFMError."""
+        height, width = check_upload(upload.path, upload.name, self.limits)
+        image = self._spoken_of([upload], lambda: read_image(_with_suffix(upload, folder)))
+        words = f"{upload.name}: {width} x {height}, {image.bit_depth} bits, {'colour' if image.is_color else 'grey'}"
+        step = max(1, -(-max(image.size) // LOOK_SIDE))
+        picture = folder / "look.png"
+        write_bytes(picture, encode_image(image.data[::step, ::step], ".png"), overwrite=True)
+        return Look(picture, words)
+
+    def fuse(self, uploads: Sequence[Upload], choices: Choices, folder: Path, on_step: OnStep) -> Fusion:
+        """Fuse uploads of one scene into ``folder``. Raises DDFMError in words for the page."""
+        return self._spoken_of(uploads, lambda: self._fuse(uploads, choices, folder, on_step))
+
+    def _fuse(self, uploads: Sequence[Upload], choices: Choices, folder: Path, on_step: OnStep) -> Fusion:
+        self.check(uploads)
+        on_step(0, 0, "loading")
+        fuser = self.fuser(choices)
+        paths = [_with_suffix(upload, folder, f"{k}-") for k, upload in enumerate(uploads, 1)]
+        gathered = fuser.gather(paths)
+        sources = tuple(_picture(folder / f"source-{k}.png", image) for k, image in enumerate(gathered.images, 1))
+        lumas = _lumas(gathered) if len(uploads) == 2 else None
+        on_step(0, 0, "fusing")
+        fused = fuser.fuse_gathered(gathered, lambda done, of: on_step(done, of, "evaluations of the prior"))
+        report = _public(fused.report, uploads)
+        on_step(0, 0, "writing")
+        write_bytes(folder / "fused.png", encode_image(fused.data, ".png"))
+        write_bytes(folder / "fused-16bit.tif", encode_image(fused.data, ".tif", bit_depth=16))
+        text = json.dumps({"choices": dataclasses.asdict(choices), "report": report}, indent=1)
+        write_bytes(folder / "settings.json", text.encode())
+        on_step(0, 0, "measuring")
+        rows = _metrics(fused, lumas)
+        notes = tuple(str(told(ValueError(note), _names(uploads, paths))) for note in report["warnings"])
+        files = (folder / "fused.png", sources, folder / "fused-16bit.tif", folder / "settings.json")
+        return Fusion(*files, rows, notes, report)
+
+    def check(self, uploads: Sequence[Upload]) -> None:
+        """Refuse uploads that are too large or no pictures. Raises DDFMError."""
+        for upload in uploads:
+            check_upload(upload.path, upload.name, self.limits)
+
+    def _spoken_of(self, uploads: Sequence[Upload], work: Callable[[], Any]) -> Any:
+        """What ``work`` gives; its errors name files as the user does."""
+        try:
+            return work()
+        except (DDFMError, MemoryError, RuntimeError) as error:
+            known = explained(error, "pictures", "smaller ones", "Crop or reduce them.")
+            raise told(known, {upload.path: upload.name for upload in uploads}) from error
+
+
+def _names(uploads: Sequence[Upload], paths: Sequence[Path]) -> dict[Path, str]:
+    return {path: upload.name for path, upload in zip(paths, uploads, strict=True)}
+
+
+def _with_suffix(upload: Upload, folder: Path, prefix: str = "") -> Path:
+    """The upload under its user's name in ``folder``: messages and notes then say it."""
+    link = folder / f"{prefix}{safe_name(upload.name)}"
+    if not link.exists():
+        link.symlink_to(upload.path.absolute())
+    return link
+
+
+def _picture(path: Path, image: Image) -> Path:
+    write_bytes(path, encode_image(image.data, ".png"), overwrite=True)
+    return path
+
+
+def _lumas(gathered: Gathered) -> list[np.ndarray] | None:
+    """Grey levels of the sources, taken before a large fusion frees them; None where metrics are left out."""
+    if np.prod(gathered.images[0].size) > METRIC_PIXELS:
+        return None
+    return [image.data for image in gathered.images]
+
+
+def _metrics(fused: Fused, sources: list[np.ndarray] | None) -> tuple[tuple[str, str, str, str], ...]:
+    if sources is None or min(fused.data.shape[:2]) < 41:
+        return ()
+    f, a, b = (grey_levels(torch.from_numpy(np.ascontiguousarray(x)))[None, None] for x in (fused.data, *sources))
+    values = score(f, a, b)
+    return tuple(
+        (name, METRICS[name].arrow, "not defined here" if value != value else f"{value:.3f}", PLAIN_WORDS[name])
+        for name, value in values.items()
+    )
+
+
+def _public(report: dict[str, Any], uploads: Sequence[Upload]) -> dict[str, Any]:
+    """The report with the users' names of files in place of paths."""
+    inputs = [{**entry, "path": up.name} for entry, up in zip(report["inputs"], uploads, strict=True)]
+    return {**report, "inputs": inputs}
+
+
+def check_two(infrared: Upload | None, visible: Upload | None) -> list[Upload]:
+    """Both pictures. Raises DDFMError where one is missing."""
+    missing = [word for word, upload in (("thermal", infrared), ("visible", visible)) if upload is None]
+    if missing:
+        raise problem("pictures", f"no {' and no '.join(missing)} one", "two of one scene", "Drop it into its area.")
+    return [upload for upload in (infrared, visible) if upload]
