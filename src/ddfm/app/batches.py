@@ -122,9 +122,7 @@ def _unpacked(upload: Upload, folder: Path, limits: Limits) -> Iterator[tuple[st
         raise problem(upload.name, f"a zip that cannot be read ({error})", "a sound one", "Pack it again.") from error
 
 
-def _extract(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, most: int, name: str, limits: Limits
-) -> int:
+def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, most: int, name: str, limits: Limits) -> int:
     """Write one file of a zip, no more than ``most`` bytes; how many there were."""
     size = 0
     with archive.open(info) as source, path.open("wb") as target:
@@ -145,7 +143,9 @@ def _is_picture(name: str) -> bool:
 
 def _below_top(infos: Sequence[zipfile.ZipInfo]) -> list[str]:
     """Safe names of the files of a zip, without the one folder that all of them lie in."""
-    paths = [[safe_name(part) for part in PurePosixPath(i.filename.replace("\\", "/")).parts if part != "/"] for i in infos]
+    paths = [
+        [safe_name(part) for part in PurePosixPath(i.filename.replace("\\", "/")).parts if part != "/"] for i in infos
+    ]
     while paths and all(len(path) > 1 and path[0] == paths[0][0] for path in paths):
         paths = [path[1:] for path in paths]
     return ["/".join(path) for path in paths]
@@ -156,7 +156,12 @@ def _row(outcome: Outcome, folder: Path) -> tuple[str, str, str, str]:
     record = outcome.record
     words = "; ".join(record.get("warnings", [])) if outcome.status == "fused" else str(record.get("error", ""))
     seconds = record.get("seconds")
-    return name, outcome.status, "" if seconds is None else f"{seconds:.2f}", str(told(ValueError(words), {folder / "x": "x"}))
+    return (
+        name,
+        outcome.status,
+        "" if seconds is None else f"{seconds:.2f}",
+        str(told(ValueError(words), {folder / "x": "x"})),
+    )
 
 
 def _csv(rows: Sequence[Sequence[str]]) -> bytes:

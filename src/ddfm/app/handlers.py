@@ -56,7 +56,9 @@ class Handlers:
         picture = f'<img src="{pieces.url(look.picture)}" alt="{pieces.escape(upload.name)}" style="max-width:100%">'
         return f'{picture}<div class="dd-small">{pieces.escape(look.words)}</div>'
 
-    def fuse(self, infrared: str | None, visible: str | None, *controls: Any, request: gr.Request) -> Iterator[list[Any]]:
+    def fuse(
+        self, request: gr.Request, infrared: str | None, visible: str | None, *controls: Any
+    ) -> Iterator[list[Any]]:
         """Progress, then the result."""
 
         def work(on_step: OnStep) -> Fusion:
@@ -74,7 +76,7 @@ class Handlers:
             yield [pieces.said(words), _shown(fusion), *files]
 
     def explain(
-        self, infrared: str | None, visible: str | None, seeds: float, *controls: Any, request: gr.Request
+        self, request: gr.Request, infrared: str | None, visible: str | None, seeds: float, *controls: Any
     ) -> Iterator[list[Any]]:
         """Progress, then the report in a frame."""
 
@@ -88,11 +90,14 @@ class Handlers:
                 yield [status, gr.skip(), *[gr.skip()] * 3]
                 continue
             (paths,) = done
-            files = [gr.update(value=str(p) if p else None, interactive=bool(p)) for p in map(paths.get, ("html", "gif", "mp4"))]
+            files = [
+                gr.update(value=str(p) if p else None, interactive=bool(p))
+                for p in map(paths.get, ("html", "gif", "mp4"))
+            ]
             yield [pieces.said("Done."), pieces.framed(paths["html"].read_text("utf-8")), *files]
 
     def batch(
-        self, infrared: list[str] | None, visible: list[str] | None, *controls: Any, request: gr.Request
+        self, request: gr.Request, infrared: list[str] | None, visible: list[str] | None, *controls: Any
     ) -> Iterator[list[Any]]:
         """Progress, then the table and the zip."""
 
@@ -146,6 +151,7 @@ class Handlers:
 
     def api_fuse(
         self,
+        request: gr.Request,
         infrared: gr.FileData,
         visible: gr.FileData,
         preset: str = "balanced",
@@ -156,8 +162,6 @@ class Handlers:
         align: str = "none",
         range: str = "",
         clahe: bool = False,
-        *,
-        request: gr.Request,
     ) -> tuple[gr.FileData, gr.FileData, gr.FileData, dict[str, str]]:
         """Fuse two pictures: PNG of 8 bits, TIFF of 16 bits, settings as JSON, and metrics by name.
 
@@ -165,6 +169,7 @@ class Handlers:
         as the preset says. noise: "" as the preset says, "auto", or a deviation on 0 to 1. tone: "", "none", "minmax",
         "percentile". align: "none", "resize", "translation", "affine", "homography". range: "", "auto", "LOW:HIGH".
         """
+
         def work() -> Fusion:
             choices = Choices(preset, steps, seed, noise, tone, align, range, clahe)
             uploads = [_upload(_path(infrared)), _upload(_path(visible))]
@@ -176,16 +181,16 @@ class Handlers:
 
     def api_explain(
         self,
+        request: gr.Request,
         infrared: gr.FileData,
         visible: gr.FileData,
         preset: str = "balanced",
         steps: int = -1,
         seed: int = 0,
         seeds: int = 4,
-        *,
-        request: gr.Request,
     ) -> gr.FileData:
         """How a fusion came about, as one HTML file. seeds: for the uncertainty map, 0 for none."""
+
         def work() -> dict[str, Path]:
             uploads = [_upload(_path(infrared)), _upload(_path(visible))]
             folder = self.folders.make(_session(request))
@@ -194,9 +199,10 @@ class Handlers:
         return _file(_answered(work)["html"])
 
     def api_batch(
-        self, infrared: gr.FileData, visible: gr.FileData, preset: str = "balanced", seed: int = 0, *, request: gr.Request
+        self, request: gr.Request, infrared: gr.FileData, visible: gr.FileData, preset: str = "balanced", seed: int = 0
     ) -> tuple[gr.FileData, gr.FileData]:
         """Fuse the pairs of two zip files: a zip of results, and a table as CSV."""
+
         def work() -> Batch:
             sides = [[_upload(_path(infrared))], [_upload(_path(visible))]]
             return self._batch(sides, Choices(preset, seed=seed), _session(request), _unseen)

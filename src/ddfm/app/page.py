@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import gradio as gr
 
 from ddfm import __version__
-from ddfm._checks import DDFMError
-from ddfm.app import pieces
 from ddfm.app.choices import MOST_STEPS, PRESET_WORDS, Choices
 from ddfm.app.examples import Example
 from ddfm.app.handlers import WORK, Handlers
@@ -55,9 +51,7 @@ class Controls(NamedTuple):
 def build(handlers: Handlers, examples: Sequence[Example]) -> gr.Blocks:
     """The page over the work of ``handlers``."""
     minutes = handlers.studio.limits.minutes
-    with gr.Blocks(
-        title="ddfm: image fusion", analytics_enabled=False, delete_cache=(60, int(60 * minutes))
-    ) as page:
+    with gr.Blocks(title="ddfm: image fusion", analytics_enabled=False, delete_cache=(60, int(60 * minutes))) as page:
         gr.Markdown(INTRO)
         with gr.Tab("Fuse two pictures"):
             first, second, chosen = _inputs(examples)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ddfm._checks import DDFMError, DDFMWarning, problem
-from ddfm.app.limits import Limits
+from ddfm._checks import DDFMError, problem
 from ddfm.app.folders import Folders
+from ddfm.app.limits import Limits
 
 __all__ = ["LOCAL", "Server", "serving"]
 
@@ -46,7 +45,7 @@ def serving(server: Server) -> Iterator[str]:
         _quiet(folders.root)
         page, theme, css = _page(server, folders)
         try:
-            _, address, _ = page.launch(**_launch_options(server), theme=theme, css=css)
+            _, address, _ = page.launch(**_launch_options(server, folders), theme=theme, css=css)
         except OSError as error:
             where = f"{server.host}:{server.port}"
             raise problem("--port", where, "an address that is free", f"Try --port {server.port + 1}.") from error
@@ -87,13 +86,13 @@ def _page(server: Server, folders: Folders) -> tuple[Any, Any, str]:
     return blocks, theme, pieces.CSS
 
 
-def _launch_options(server: Server) -> dict[str, Any]:
+def _launch_options(server: Server, folders: Folders) -> dict[str, Any]:
     return {
         "server_name": server.host,
         "server_port": server.port or None,
         "auth": list(server.auth) or None,
         "max_file_size": server.limits.bytes,
-        "allowed_paths": [],
+        "allowed_paths": [str(folders.root)],  # and nothing else
         "share": False,
         "quiet": True,
         "prevent_thread_lock": True,

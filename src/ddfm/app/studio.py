@@ -16,11 +16,11 @@ from ddfm._checks import DDFMError, explained, problem
 from ddfm.app.choices import Choices
 from ddfm.app.limits import Limits, check_upload, told
 from ddfm.app.runs import OnStep
+from ddfm.color import grey_levels
 from ddfm.evaluation import score
 from ddfm.fusion import Fused, Fuser
 from ddfm.io import Image, encode_image, read_image, write_bytes
 from ddfm.metrics import METRICS
-from ddfm.color import grey_levels
 from ddfm.opening import Gathered
 
 __all__ = ["Fusion", "Look", "Studio", "Upload", "safe_name"]
