@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ddfm import metrics, samples
     from ddfm._checks import DDFMError, DDFMWarning
+    from ddfm.explaining import Explanation, explain
     from ddfm.fusion import FuseConfig, Fused, Fuser, fuse
     from ddfm.likelihood import FusionLikelihood, FusionState
     from ddfm.pipeline import DDFMOutput, DDFMPipeline
@@ -25,6 +26,7 @@ _HOMES = {
     "DDFMOutput": "pipeline",
     "DDFMPipeline": "pipeline",
     "DDFMWarning": "_checks",
+    "Explanation": "explaining",
     "FuseConfig": "fusion",
     "Fused": "fusion",
     "Fuser": "fusion",
@@ -34,6 +36,7 @@ _HOMES = {
     "PRESETS": "presets",
     "Preset": "presets",
     "StrongestGradient": "saliency",
+    "explain": "explaining",
     "fuse": "fusion",
     "load_prior": "priors",
 }
@@ -45,6 +48,7 @@ __all__ = [
     "DDFMOutput",
     "DDFMPipeline",
     "DDFMWarning",
+    "Explanation",
     "FuseConfig",
     "Fused",
     "Fuser",
@@ -54,6 +58,7 @@ __all__ = [
     "Preset",
     "StrongestGradient",
     "__version__",
+    "explain",
     "fuse",
     "load_prior",
     "metrics",

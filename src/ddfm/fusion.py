@@ -31,7 +31,7 @@ from ddfm.presets import MEDICAL, Preset, settings_hash
 from ddfm.priors import prior_info
 from ddfm.registration import Transform, checkerboard, save_transforms
 
-__all__ = ["FuseConfig", "Fused", "Fuser", "fuse"]
+__all__ = ["FuseConfig", "Fused", "Fuser", "Opened", "Settled", "fuse", "fuser_for"]
 
 #: Above so many pixels the network sees an image in tiles of so many a side, unless told otherwise.
 AUTO_PIXELS = 1 << 22
@@ -92,6 +92,29 @@ class Fused:
         return PILImage.fromarray(_eight_bits(self.data))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Opened:
+    """Sources on one grid and what is to be told of them; pictures: see ``Fused``."""
+
+    gathered: Gathered
+    notes: list[str]
+    pictures: tuple[np.ndarray, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.gathered.images[0].size
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Settled:
+    """What goes into the pipeline: lumas (1, 1, H, W) in [0, 1], the preset for them, their noise on [0, 1]."""
+
+    lumas: list[Tensor]
+    preset: Preset
+    noise: tuple[float, ...]
+
+
 class Fuser:
     """Loads prior and settings once, then fuses any number of pairs, each independent of the others."""
 
@@ -148,34 +171,47 @@ class Fuser:
         Raises DDFMError naming the source and the remedy.
         """
         begun = time.perf_counter()
-        fused = self.fuse_gathered(self.gather(sources), on_step)
-        fused.report["seconds"] = round(time.perf_counter() - begun, 3)
-        return fused
+        return self.fuse_opened(self.open(sources), on_step, begun)
 
-    def gather(self, sources: Sequence[Source]) -> Gathered:
-        """The sources opened and on one grid, as ``fuse_gathered`` takes them. Raises DDFMError."""
+    def fuse_opened(
+        self, opened: Opened, on_step: Callable[[int, int], Any] | None = None, begun: float | None = None
+    ) -> Fused:
+        """As ``fuse``, for who needs the sources too; those of a very large picture are taken out of ``opened``.
+
+        begun: ``time.perf_counter()`` that the report's seconds count from; now by default.
+        """
+        begun = time.perf_counter() if begun is None else begun
+        data, found = (
+            self._large(opened.gathered.images, on_step)
+            if self.in_strips(*opened.size)
+            else self._whole(opened.gathered.images, on_step)
+        )
+        return self.result(opened, data, found, time.perf_counter() - begun)
+
+    def open(self, sources: Sequence[Source]) -> Opened:
+        """The sources on one grid, all checked, their memory too. Raises DDFMError."""
         self.config.check_count(len(sources))
-        return self.config.preparation.gather(sources)
-
-    def fuse_gathered(self, gathered: Gathered, on_step: Callable[[int, int], Any] | None = None) -> Fused:
-        """As ``fuse``, for who needs the sources too. Those of a very large picture are taken out of ``gathered``."""
-        begun = time.perf_counter()
+        gathered = self.config.preparation.gather(sources)
         images, notes = gathered.images, gathered.notes + self._notes() + self.palette_notes(gathered.images[0])
         check_memory(*images[0].size, self.bytes_needed(*images[0].size))
         pictures = tuple(_eight_bits(image.data) for image in images) if gathered.transforms else ()
-        data, found = self._large(images, on_step) if self._in_strips(*images[0].size) else self._whole(images, on_step)
+        return Opened(gathered, notes, pictures)
+
+    def result(self, opened: Opened, data: np.ndarray, found: dict[str, Any], seconds: float) -> Fused:
+        """The picture with its report; ``found``: what ``picture`` says of the sources."""
+        gathered = opened.gathered
         report = {
             "inputs": gathered.inputs,
             **self.settings,
             **_alignment(gathered),
             "versions": versions(),
-            "warnings": notes + found.pop("warnings"),
-            "seconds": round(time.perf_counter() - begun, 3),
+            "warnings": opened.notes + found.pop("warnings"),
+            "seconds": round(seconds, 3),
             "size": list(data.shape[:2]),
             "tile": self._tile(*data.shape[:2]),
             **found,
         }
-        return Fused(data, report, self.config.bit_depth, gathered.transforms, pictures)
+        return Fused(data, report, self.config.bit_depth, gathered.transforms, opened.pictures)
 
     def _notes(self) -> list[str]:
         """What the user should know of these settings."""
@@ -203,7 +239,8 @@ class Fuser:
         preset = with_noise(self.preset, 0)
         return preset if self.config.steps is None else preset.with_steps(self.config.steps)
 
-    def _in_strips(self, height: int, width: int) -> bool:
+    def in_strips(self, height: int, width: int) -> bool:
+        """Whether a picture of this size is fused in strips, which looks at no more than a part of it at a time."""
         return height * width > STRIP_PIXELS and can_fuse(self._plain, self.pipeline)
 
     def bytes_needed(self, height: int, width: int) -> float:
@@ -212,7 +249,7 @@ class Fuser:
         network = BYTES_PER_PIXEL * (max(1.0, self._heaviness) if self.pipeline.device.type == "cpu" else 1.0)
         if not tile:
             return pixels * network
-        rest = STRIP_BYTES_PER_PIXEL if self._in_strips(height, width) else TILED_BYTES_PER_PIXEL
+        rest = STRIP_BYTES_PER_PIXEL if self.in_strips(height, width) else TILED_BYTES_PER_PIXEL
         return pixels * rest + min(pixels, tile**2) * network
 
     @property
@@ -224,7 +261,7 @@ class Fuser:
     def _tile(self, height: int, width: int) -> int | None:
         """The tile that an image of this size is given; None for the whole at once."""
         wanted = self.config.tile
-        if self._in_strips(height, width):
+        if self.in_strips(height, width):
             return wanted or STRIP_TILE
         if wanted is None:
             heavy = self._heaviness >= HEAVY
@@ -251,14 +288,22 @@ class Fuser:
         self, images: list[Image], on_step: Callable[[int, int], Any] | None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """The picture, float32 (H, W) or (H, W, 3), and for the report: noise of its sources, what to warn of."""
+        ready = self.ready(images)
+        seed = pair_seed(ready.lumas, self.config.seed)
+        return self.picture(images, ready, self.sample(ready.lumas, ready.preset, seed, on_step).unclipped)
+
+    def ready(self, images: Sequence[Image]) -> Settled:
+        """What goes into the pipeline for these images of one size."""
         lumas = [to_luma(image) for image in images]
-        preset, noise = self.settle(lumas)
-        fused = self.sample(lumas, preset, pair_seed(lumas, self.config.seed), on_step).unclipped
-        found: dict[str, Any] = {"warnings": noise_notes(lumas, noise)}
-        if noise and (any(noise) or self.config.noise_std is not None):
-            found["noise_std"] = [round(value, 5) for value in noise]
+        return Settled(lumas, *self.settle(lumas))
+
+    def picture(self, images: Sequence[Image], ready: Settled, luma: Tensor) -> tuple[np.ndarray, dict[str, Any]]:
+        """The fused luma (1, 1, H, W), not clipped, as a picture; and for the report: noise, what to warn of."""
+        found: dict[str, Any] = {"warnings": noise_notes(ready.lumas, ready.noise)}
+        if ready.noise and (any(ready.noise) or self.config.noise_std is not None):
+            found["noise_std"] = [round(value, 5) for value in ready.noise]
         planes = [color.Plane(image.data) for image in images]
-        return put_color(stretch(fused, self.tone), planes, preset.chroma), found
+        return put_color(stretch(luma, self.tone), planes, ready.preset.chroma), found
 
     def settle(self, lumas: list[Tensor]) -> tuple[Preset, tuple[float, ...]]:
         """The preset for these sources, and their noise on [0, 1]; () where no noise was asked about."""
@@ -325,10 +370,15 @@ def fuse(*sources: Source, **options: Any) -> Fused:
     torch tensor ((H, W) or (C, H, W)). Options are the fields of ``FuseConfig``. The prior stays loaded between calls.
     Raises DDFMError for anything that cannot be fused.
     """
+    return fuser_for(**options).fuse(*sources)
+
+
+def fuser_for(**options: Any) -> Fuser:
+    """A fuser with these fields of ``FuseConfig``, which stays loaded between calls. Raises DDFMError."""
     fields = [f.name for f in dataclasses.fields(FuseConfig)]
     if unknown := sorted(set(options) - set(fields)):
         raise problem("options", unknown, f"some of {fields}")
-    return _fuser(FuseConfig(**options)).fuse(*sources)
+    return _fuser(FuseConfig(**options))
 
 
 @functools.lru_cache(maxsize=2)

@@ -18,7 +18,7 @@ With K = 2, a = 1, g = grad v, lambda = 0, r = 1 this is the paper's likelihood,
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -27,10 +27,10 @@ from torch import Tensor
 from ddfm._checks import check_batch, check_range, problem
 from ddfm._provenance import later
 from ddfm.levels import ENDS, Overall, Scene, offsets, quantile, shift
-from ddfm.noise import noisy_moments
+from ddfm.noise import noisy_log_density, noisy_moments
 from ddfm.operators import adjoint, from_spectrum, grad, laplacian_symbol, to_spectrum
 
-__all__ = ["EPSILON", "FusionLikelihood", "FusionState", "Likelihood", "em_alone", "mixture"]
+__all__ = ["EPSILON", "FusionLikelihood", "FusionState", "Likelihood", "Sweep", "em_alone", "mixture"]
 
 #: Guard of the E-step at f = s, in units of [-1, 1]: |d| becomes sqrt(d^2 + EPSILON^2). An eighth of an
 #: 8-bit grey level, so that it cannot be seen; the released code adds the same 1e-6 to d^2.
@@ -55,6 +55,17 @@ class FusionState:
     def size(self) -> tuple[int, int]:
         """(H, W)."""
         return self.sources.shape[-2], self.sources.shape[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """One EM iteration: what it made, and what it made that from."""
+
+    before: Tensor  # f that it began with              (B, 1, H, W)
+    weights: Tensor  # W                                (B, K, H, W)
+    k: Tensor  #                                        (B, 1, H, W)
+    f: Tensor  # the new estimate                       (B, 1, H, W)
+    state: FusionState  # the new one
 
 
 class Likelihood(Protocol):
@@ -167,14 +178,26 @@ class FusionLikelihood:
         As in Algorithm 1 the weights come from the old scales, then the scales are renewed (lines 8, 9).
         """
         f = x0
+        for sweep in self.iterate(x0, state, snr):
+            f, state = sweep.f, sweep.state
+        return f, state
+
+    def iterate(self, x0: Tensor, state: FusionState, snr: float) -> Iterator[Sweep]:
+        """The EM iterations of ``step``, one by one."""
+        f = x0
         lam = 2 * self.prior_weight * snr
         for _ in range(self.sweeps):
-            weights, gamma = self.e_step(f, state)
-            state = self._rescaled(state, gamma)
-            k, carried = self.solve_k(f, state)
-            f = self.solve_f(weights, k, x0, lam, state)
-            state = dataclasses.replace(state, carried=carried)
-        return f, state
+            sweep = self.sweep(f, x0, state, lam)
+            yield sweep
+            f, state = sweep.f, sweep.state
+
+    def sweep(self, f: Tensor, x0: Tensor, state: FusionState, lam: float) -> Sweep:
+        """One EM iteration from f, pulled to x0 with the weight lambda_t (lines 8 to 13)."""
+        weights, gamma = self.e_step(f, state)
+        state = self._rescaled(state, gamma)
+        k, carried = self.solve_k(f, state)
+        new = self.solve_f(weights, k, x0, lam, state)
+        return Sweep(f, weights, k, new, dataclasses.replace(state, carried=carried))
 
     def _rescaled(self, state: FusionState, gamma: Tensor) -> FusionState:
         """With the scales of the scene where there are any for this iteration, else with ``gamma``, its own."""
@@ -224,14 +247,33 @@ class FusionLikelihood:
         snr: float = 0.0,
     ) -> Tensor:
         """Eq. 23 at fixed weights, plus the prior's term, one value per image (B,): what the M-step lowers."""
-        slope = grad(k) - self.texture_target(state.sources, state.maps)
-        value = (weights * (f - state.sources).square()).sum((1, 2, 3))
-        value = value + self.psi * u.square().sum((1, 2, 3))
-        split = self.reach * (u - slope).square().sum((1, 2, 3)) + (k - f).square().sum((1, 2, 3))
-        value = value + self._eta / 2 * split
+        value = (weights * (f - state.sources).square()).sum((1, 2, 3)) + self._texture_term(f, k, u, state)
         if x0 is not None:
             value = value + self.prior_weight * snr * (f - x0).square().sum((1, 2, 3))
         return value
+
+    def _texture_term(self, f: Tensor, k: Tensor, u: Tensor, state: FusionState) -> Tensor:
+        """psi |u|^2 + eta / 2 (r |u - (grad k - g)|^2 + |k - f|^2) of Eq. 23, (B,)."""
+        slope = grad(k) - self.texture_target(state.sources, state.maps)
+        split = self.reach * (u - slope).square().sum((1, 2, 3)) + (k - f).square().sum((1, 2, 3))
+        return self.psi * u.square().sum((1, 2, 3)) + self._eta / 2 * split
+
+    def split_slope(self, k: Tensor, state: FusionState) -> Tensor:
+        """u of Eq. 27 in space, (B, 2, H, W); the iteration itself carries its transform alone."""
+        return self._shrink * (grad(k) - self.texture_target(state.sources, state.maps))
+
+    def energy(self, f: Tensor, k: Tensor, u: Tensor, state: FusionState) -> Tensor:
+        """-log p(sources | f) with m integrated out, plus the texture term as EM has it, one value per image (B,).
+
+        Half of the objective bounds it from above, up to what does not depend on f, so sweep after sweep lowers it,
+        scales included; without the prior's pull (docs/explain.md). d is guarded as in the E-step.
+        """
+        square = (f - state.sources).square() + EPSILON**2
+        if state.sigma is None:
+            surprise = (2 * state.maps * square / state.gamma).sqrt() - (state.maps / (2 * state.gamma)).log() / 2
+        else:
+            surprise = -noisy_log_density(square, state.maps, state.gamma, state.sigma)
+        return surprise.sum((1, 2, 3)) + self._texture_term(f, k, u, state) / 2
 
     def residual(
         self,

@@ -36,6 +36,7 @@ __all__ = [
     "complete",
     "deviations",
     "estimate_noise",
+    "noisy_log_density",
     "noisy_moments",
     "unbias",
 ]
@@ -138,6 +139,21 @@ def noisy_moments(square: Tensor, maps: Tensor, gamma: Tensor, sigma: Tensor) ->
         (scaled_q - scaled_p) / (4 * delta),
     )
     return 4 * maps / (gamma.sqrt() * sigma) * (average / total), mean
+
+
+def noisy_log_density(square: Tensor, maps: Tensor, gamma: Tensor, sigma: Tensor) -> Tensor:
+    """log p(s | f) with m integrated out, of the same arguments: a Laplace convolved with N(0, sigma^2), (B, K, H, W).
+
+    p = sqrt(a / (8 gamma)) exp(-delta^2) (erfcx(q) + erfcx(p)), by logarithms of Gaussian tails, which do not overflow.
+    """
+    sigma = sigma.clamp(min=SMALLEST)
+    centre = sigma / gamma.sqrt()
+    delta = (maps * square).sqrt() / (math.sqrt(2) * sigma)
+    tails = [
+        torch.special.log_ndtr(-math.sqrt(2) * (centre + sign * delta)) + centre.square() + 2 * sign * centre * delta
+        for sign in (-1, 1)
+    ]
+    return torch.logaddexp(*tails) + (maps / (2 * gamma)).log() / 2
 
 
 def _erfcx_and_slope(z: Tensor) -> tuple[Tensor, Tensor]:

@@ -173,7 +173,7 @@ def _notes(images: Sequence[Image], names: Sequence[str]) -> list[str]:
     for k in range(1, len(images)):
         if np.array_equal(images[0].data, images[k].data):
             notes.append(f"{names[0]} and {names[k]} are the same picture")
-            warnings.warn(notes[-1], DDFMWarning, stacklevel=5)
+            warnings.warn(notes[-1], DDFMWarning, stacklevel=6)
     return notes
 
 

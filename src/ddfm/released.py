@@ -56,8 +56,7 @@ class ReleasedLikelihood:
         """One call of the script's EM on the estimate x0 (B, 1, H, W)."""
         r, s = state.sources[:, :1], state.sources[:, 1:]
         y, x = s - r, x0 - r
-        c = (2 / state.ta / (y - x + 1e-6).square()).sqrt()
-        d = (2 / state.tb / (x.square() + 1e-6)).sqrt().minimum(2 * c)
+        c, d = self.weights(x0, state)
         tb = (1 / (d + 1e-10) + state.tb / 2).mean((1, 2, 3), keepdim=True)
         ta = (1 / (c + 1e-10) + state.ta / 2).mean((1, 2, 3), keepdim=True)
         h = self.solve_h(y - x, state)
@@ -65,6 +64,13 @@ class ReleasedLikelihood:
         columns, rows = shrink * _difference(h, -1), shrink * _difference(h, -2)
         x = (2 * c * y + self.rho * (y - h)) / (2 * c + 2 * d + self.rho)
         return s - x, ReleasedState(state.sources, ta, tb, columns, rows)
+
+    def weights(self, x0: Tensor, state: ReleasedState) -> tuple[Tensor, Tensor]:
+        """C and D. What comes out is s - x, so that C pulls it to the infrared and D to the visible."""
+        r, s = state.sources[:, :1], state.sources[:, 1:]
+        y, x = s - r, x0 - r
+        c = (2 / state.ta / (y - x + 1e-6).square()).sqrt()
+        return c, (2 / state.tb / (x.square() + 1e-6)).sqrt().minimum(2 * c)
 
     def solve_h(self, residual: Tensor, state: ReleasedState) -> Tensor:
         """(fft(y - x) + conj(K1) fft(F1) + conj(K2) fft(F2)) / (1 + |K1|^2 + |K2|^2), back to pixels."""

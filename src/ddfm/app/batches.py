@@ -54,7 +54,7 @@ def fuse_batch(
             on_step(0, 0, "unpacking")
             _lay_out(uploads, folder / side, limits, side)
         jobs = engine.plan([folder / s for s in sides], folder / "fused", recursive=True, skipped=skipped)
-        outcomes = []
+        outcomes: list[Outcome] = []
         for outcome in engine.run(jobs, fuser, on_step=lambda job, i, of: on_step(len(outcomes), len(jobs), _at(job))):
             outcomes.append(outcome)
             on_step(len(outcomes), len(jobs), "pairs")

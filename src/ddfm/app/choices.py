@@ -12,9 +12,8 @@ from ddfm.config import TONES, FuseConfig
 from ddfm.presets import PRESETS
 from ddfm.registration import ALIGNS
 
-__all__ = ["AS_PRESET", "MOST_STEPS", "PRESET_WORDS", "Choices"]
+__all__ = ["MOST_STEPS", "PRESET_WORDS", "Choices"]
 
-AS_PRESET = "as the preset says"
 #: Evaluations that one request may ask for.
 MOST_STEPS = 100
 #: Presets in plain words, in the order of the page.

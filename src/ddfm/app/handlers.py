@@ -63,17 +63,18 @@ class Handlers:
 
         def work(on_step: OnStep) -> Fusion:
             choices = Choices.of_page(*controls)
-            uploads = check_two(infrared and _upload(infrared), visible and _upload(visible))
+            uploads = check_two(_dropped(infrared), _dropped(visible))
             return self.studio.fuse(uploads, choices, self.folders.make(_session(request)), on_step)
 
         for status, done in self._watched(request, work):
             if not done:
-                yield [status, gr.skip(), *[gr.skip()] * 3]
+                yield [status, *[gr.skip()] * 5]
                 continue
             (fusion,) = done
             words = f"Done in {fusion.report['seconds']:.2f} s: {_shape(fusion)}"
             files = [gr.update(value=str(p), interactive=True) for p in (fusion.fused, fusion.tiff, fusion.settings)]
-            yield [pieces.said(words), _shown(fusion), *files]
+            sliders, table = _shown(fusion)
+            yield [pieces.said(words), sliders, table, *files]
 
     def explain(
         self, request: gr.Request, infrared: str | None, visible: str | None, seeds: float, *controls: Any
@@ -82,12 +83,12 @@ class Handlers:
 
         def work(on_step: OnStep) -> dict[str, Path]:
             choices = Choices.of_page(*controls)
-            uploads = check_two(infrared and _upload(infrared), visible and _upload(visible))
+            uploads = check_two(_dropped(infrared), _dropped(visible))
             return self.studio.explain(uploads, choices, int(seeds), self.folders.make(_session(request)), on_step)
 
         for status, done in self._watched(request, work):
             if not done:
-                yield [status, gr.skip(), *[gr.skip()] * 3]
+                yield [status, *[gr.skip()] * 4]
                 continue
             (paths,) = done
             files = [
@@ -219,6 +220,10 @@ def _session(request: gr.Request) -> str:
     return str(request.session_hash)
 
 
+def _dropped(file: str | None) -> Upload | None:
+    return _upload(file) if file else None
+
+
 def _upload(file: str | Path) -> Upload:
     path = Path(file)
     return Upload(path, safe_name(path.name))
@@ -256,8 +261,8 @@ def _shape(fusion: Fusion) -> str:
     return f"{width} x {height} pixels, {fusion.report['preset']}"
 
 
-def _shown(fusion: Fusion) -> str:
-    """Notes, a slider against each source, and metrics."""
+def _shown(fusion: Fusion) -> tuple[str, str]:
+    """Notes and a slider against each source; metrics."""
     names = ("thermal (1)", "visible (2)")
     sliders = "".join(
         f"<h3>Fused, and the {name} picture</h3>"
@@ -266,4 +271,4 @@ def _shown(fusion: Fusion) -> str:
     )
     head = ("metric", "better", "value", "what it says")
     table = pieces.table(head, fusion.rows, "How good is it? Numbers beside the eye, never in place of it.")
-    return pieces.notes(fusion.notes) + sliders + table
+    return pieces.notes(fusion.notes) + sliders, table

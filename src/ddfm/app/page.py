@@ -19,6 +19,7 @@ from ddfm.registration import ALIGNS
 
 __all__ = ["build"]
 
+_PRESET = "as the preset says"
 #: Links are made in the browser, which knows the address that the user sees.
 _LINK = """(...values) => {
   const names = %s, defaults = %s, query = new URLSearchParams();
@@ -119,19 +120,20 @@ def _settings() -> tuple[Controls, Link]:
     )
     with gr.Accordion("Details", open=False, elem_id="details"):
         with gr.Row():
-            steps = gr.Number(None, label="Network evaluations", precision=0, minimum=0, maximum=MOST_STEPS,
-                              info="Empty: as the preset says. More let the prior change more.", elem_id="steps")  # fmt: skip
-            noise = gr.Textbox("", label="Noise of the sources", placeholder="as the preset says", elem_id="noise",
-                               info="auto, 0 for none, or a deviation on 0 to 1 such as 0.06")  # fmt: skip
-            seed = gr.Number(0, label="Seed", precision=0, info="The same seed gives the same picture.")
+            most: dict[str, Any] = {"precision": 0, "minimum": 0, "maximum": MOST_STEPS}
+            more = "Empty: as the preset says. More let the prior change more."
+            steps = gr.Number(None, label="Network evaluations", info=more, elem_id="steps", **most)
+            deviation = "auto, 0 for none, or a deviation on 0 to 1 such as 0.06"
+            noise = gr.Textbox("", label="Noise of the sources", info=deviation, elem_id="noise", placeholder=_PRESET)
+            seed = gr.Number(0, label="Seed", precision=0, info="The same seed gives the same picture.", elem_id="seed")
         with gr.Row():
-            tones = [("as the preset says", ""), *((tone, tone) for tone in TONES)]
-            tone = gr.Radio(tones, value="", label="Stretch of the result")
-            align = gr.Radio(list(ALIGNS), value="none", label="Bring onto one grid",
-                             info="resize: other sizes, one view; affine: cameras beside each other", elem_id="align")  # fmt: skip
+            tones = [(_PRESET, ""), *((tone, tone) for tone in TONES)]
+            tone = gr.Radio(tones, value="", label="Stretch of the result", elem_id="tone")
+            kinds = "resize: other sizes, one view; affine: cameras beside each other"
+            align = gr.Radio(list(ALIGNS), value="none", label="Bring onto one grid", info=kinds, elem_id="align")
         with gr.Row():
-            span = gr.Textbox("", label="Black and white of 16-bit counts", placeholder="as usual",
-                              info="auto, full, LOW:HIGH or p1:p99; one, or one for each by a comma")  # fmt: skip
+            ends = "auto, full, LOW:HIGH or p1:p99; one, or one for each by a comma"
+            span = gr.Textbox("", label="Black and white of 16-bit counts", info=ends, placeholder="as usual")
             clahe = gr.Checkbox(False, label="Local contrast (CLAHE) of pictures of more than 8 bits")
         text = gr.Textbox("", label="Link to these settings", interactive=False, buttons=["copy"], elem_id="link")
     said = gr.HTML(elem_id="link-said")
@@ -148,14 +150,15 @@ def _link_script() -> str:
 def _fusing(handlers: Handlers, first: Picture, second: Picture, controls: Controls) -> None:
     with gr.Row():
         go = gr.Button("Fuse", variant="primary", elem_id="fuse")
-        stop = gr.Button("Cancel", variant="stop", elem_id="cancel")
+        stop = gr.Button("Cancel", variant="secondary", elem_id="cancel")
     status = gr.HTML(elem_id="status")
     result = gr.HTML(elem_id="result")
     with gr.Row():
         labels = {"png": "Picture, PNG", "tiff": "16-bit TIFF", "json": "Settings, JSON"}
         files = [gr.DownloadButton(label, interactive=False, elem_id=f"get-{k}") for k, label in labels.items()]
+    values = gr.HTML(elem_id="values")
     inputs = [first.file, second.file, *controls]
-    shown = [status, result, *files]
+    shown = [status, result, values, *files]
     options: dict[str, Any] = {"concurrency_id": WORK, "concurrency_limit": 1, "api_visibility": "private"}
     go.click(handlers.fuse, inputs, shown, show_progress="hidden", **options)
     stop.click(handlers.cancel, None, status, queue=False, api_visibility="private")
@@ -169,7 +172,7 @@ def _explaining(handlers: Handlers, first: Picture, second: Picture, controls: C
     with gr.Row():
         seeds = gr.Slider(0, 16, value=4, step=1, label="Seeds for the uncertainty map", info="0: none")
         go = gr.Button("Explain", variant="primary", elem_id="explain")
-        stop = gr.Button("Cancel", variant="stop", elem_id="explain-cancel")
+        stop = gr.Button("Cancel", variant="secondary", elem_id="explain-cancel")
     status = gr.HTML(elem_id="explain-status")
     with gr.Row():
         labels = {"html": "Report, HTML", "gif": "Time-lapse, GIF", "mp4": "Time-lapse, MP4"}
@@ -183,13 +186,13 @@ def _explaining(handlers: Handlers, first: Picture, second: Picture, controls: C
 
 def _batch(handlers: Handlers, controls: Controls) -> None:
     gr.Markdown(BATCH)
-    kinds = [*SUFFIXES, ".zip"]
     with gr.Row():
-        first = gr.File(label="Thermal pictures, or one zip", file_count="multiple", file_types=kinds, elem_id="many-ir")  # fmt: skip
-        second = gr.File(label="Visible pictures, or one zip", file_count="multiple", file_types=kinds, elem_id="many-vis")  # fmt: skip
+        many: dict[str, Any] = {"file_count": "multiple", "file_types": [*SUFFIXES, ".zip"]}
+        first = gr.File(label="Thermal pictures, or one zip", elem_id="many-ir", **many)
+        second = gr.File(label="Visible pictures, or one zip", elem_id="many-vis", **many)
     with gr.Row():
         go = gr.Button("Fuse all", variant="primary", elem_id="many-fuse")
-        stop = gr.Button("Cancel", variant="stop", elem_id="many-cancel")
+        stop = gr.Button("Cancel", variant="secondary", elem_id="many-cancel")
     status = gr.HTML(elem_id="many-status")
     with gr.Row():
         files = [gr.DownloadButton(label, interactive=False) for label in ("Results, zip", "Table, CSV")]

@@ -104,4 +104,5 @@ footer { padding-bottom: 1em; }
 
 def framed(document: str) -> str:
     """A whole document in a frame of its own, which may run its scripts and reach nothing else."""
-    return f'<iframe class="dd-report" title="Report" sandbox="allow-scripts allow-downloads" srcdoc="{escape(document)}"></iframe>'
+    rights = 'sandbox="allow-scripts allow-downloads"'
+    return f'<iframe class="dd-report" title="Report" {rights} srcdoc="{escape(document)}"></iframe>'

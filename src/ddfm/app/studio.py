@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,12 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ddfm._checks import DDFMError, explained, problem
+from ddfm._checks import DDFMError, check_range, explained, problem
 from ddfm.app.choices import Choices
 from ddfm.app.limits import Limits, check_upload, told
 from ddfm.app.runs import OnStep
 from ddfm.color import grey_levels
 from ddfm.evaluation import score
+from ddfm.explaining.explanation import explain_with
 from ddfm.fusion import Fused, Fuser
 from ddfm.io import Image, encode_image, read_image, write_bytes
 from ddfm.metrics import METRICS
@@ -27,6 +30,8 @@ __all__ = ["Fusion", "Look", "Studio", "Upload", "safe_name"]
 
 #: Above so many pixels metrics are left out: they would take longer than the fusion.
 METRIC_PIXELS = 4_000_000
+#: Runs that one request may ask for.
+MOST_SEEDS = 32
 #: Sides of the small picture that is shown of an upload.
 LOOK_SIDE = 640
 #: What the page shows, in words for people who are not of the field.
@@ -109,15 +114,17 @@ class Studio:
         return self._spoken_of(uploads, lambda: self._fuse(uploads, choices, folder, on_step))
 
     def _fuse(self, uploads: Sequence[Upload], choices: Choices, folder: Path, on_step: OnStep) -> Fusion:
+        begun = time.perf_counter()
         self.check(uploads)
         on_step(0, 0, "loading")
         fuser = self.fuser(choices)
         paths = [_with_suffix(upload, folder, f"{k}-") for k, upload in enumerate(uploads, 1)]
-        gathered = fuser.gather(paths)
-        sources = tuple(_picture(folder / f"source-{k}.png", image) for k, image in enumerate(gathered.images, 1))
-        lumas = _lumas(gathered) if len(uploads) == 2 else None
+        opened = fuser.open(paths)
+        images = opened.gathered.images
+        sources = tuple(_picture(folder / f"source-{k}.png", image) for k, image in enumerate(images, 1))
+        lumas = _lumas(opened.gathered)
         on_step(0, 0, "fusing")
-        fused = fuser.fuse_gathered(gathered, lambda done, of: on_step(done, of, "evaluations of the prior"))
+        fused = fuser.fuse_opened(opened, lambda done, of: on_step(done, of, "evaluations of the prior"), begun)
         report = _public(fused.report, uploads)
         on_step(0, 0, "writing")
         write_bytes(folder / "fused.png", encode_image(fused.data, ".png"))
@@ -129,6 +136,37 @@ class Studio:
         notes = tuple(str(told(ValueError(note), _names(uploads, paths))) for note in report["warnings"])
         files = (folder / "fused.png", sources, folder / "fused-16bit.tif", folder / "settings.json")
         return Fusion(*files, rows, notes, report)
+
+    def explain(
+        self, uploads: Sequence[Upload], choices: Choices, seeds: int, folder: Path, on_step: OnStep
+    ) -> dict[str, Path]:
+        """How the fusion of uploads came about: "html", "gif" and, with the extra ``video``, "mp4", in ``folder``."""
+        return self._spoken_of(uploads, lambda: self._explain(uploads, choices, seeds, folder, on_step))
+
+    def _explain(
+        self, uploads: Sequence[Upload], choices: Choices, seeds: int, folder: Path, on_step: OnStep
+    ) -> dict[str, Path]:
+        check_range("seeds", seeds, 0, MOST_SEEDS)
+        self.check(uploads)
+        on_step(0, 0, "loading")
+        paths = [_with_suffix(upload, folder, f"{k}-") for k, upload in enumerate(uploads, 1)]
+        names = [upload.name for upload in uploads]
+        labels = names if len(set(names)) == len(names) else [f"{name} ({k})" for k, name in enumerate(names, 1)]
+        explained = explain_with(
+            self.fuser(choices),
+            paths,
+            seeds=seeds,
+            labels=labels,
+            on_step=lambda done, of: on_step(done, of, "explaining"),
+        )
+        on_step(0, 0, "drawing")
+        found = {"html": explained.save(folder / "report.html"), "gif": folder / "time-lapse.gif"}
+        write_bytes(found["gif"], explained.gif())
+        on_step(0, 0, "drawing")
+        with contextlib.suppress(DDFMError):  # without the extra
+            write_bytes(folder / "time-lapse.mp4", explained.mp4())
+            found["mp4"] = folder / "time-lapse.mp4"
+        return found
 
     def check(self, uploads: Sequence[Upload]) -> None:
         """Refuse uploads that are too large or no pictures. Raises DDFMError."""

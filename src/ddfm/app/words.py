@@ -6,12 +6,12 @@ INTRO = """# Fuse two pictures of one scene
 A thermal picture shows what is warm, a visible one what things look like. This page makes one picture with the best of
 both; of a CT, PET or SPECT with an MRI, too. Nothing leaves the machine on which this page runs."""
 
-NOT_MEDICAL = """*Not a medical device, not for diagnosis. A fused picture is a computed estimate: what matters in it must
-be checked in the sources. It cannot line up what moved between the two pictures, see through smoke or walls, or measure
-temperatures. The bundled prior's weights are for research: see the licence.*"""
+NOT_MEDICAL = """*Not a medical device, not for diagnosis. A fused picture is a computed estimate: what matters in it
+must be checked in the sources. It cannot line up what moved between the two pictures, see through smoke or walls, or
+measure temperatures. The bundled prior's weights are for research: see the licence.*"""
 
-BATCH = """Two zip files, or two lists of pictures. They are paired by name; `_ir`, `_vis`, `_thermal`, `_visible` and the
-like at the end of a name are left out. The settings are those of the first tab. A pair that fails does not stop the
+BATCH = """Two zip files, or two lists of pictures. They are paired by name; `_ir`, `_vis`, `_thermal`, `_visible` and
+the like at the end of a name are left out. The settings are those of the first tab. A pair that fails does not stop the
 others: the table says why."""
 
 API = """## For programs
@@ -26,13 +26,13 @@ fused, tiff, settings, values = client.predict(
 )
 ```
 
-`/explain` gives the report as one HTML file, `/batch` takes two zip files and gives a zip and a table. The link *Use via
-API* at the foot of the page lists every parameter; docs/app.md of the project has more."""
+`/explain` gives the report as one HTML file, `/batch` takes two zip files and gives a zip and a table. The link *Use
+via API* at the foot of the page lists every parameter; docs/app.md of the project has more."""
 
 ABOUT = """## About
 `ddfm` {version}: infrared-visible and medical image fusion by diffusion posterior sampling (DDFM, ICCV 2023), extended.
 {limits}"""
 
-LIMITS_TEXT = """This server takes pictures up to {megabytes:g} MB and {megapixels:g} megapixels, {pairs} pairs in one batch,
-{waiting} requests in the queue, and deletes results after {minutes:g} minutes or when you leave the page. It collects
-nothing."""
+LIMITS_TEXT = """This server takes pictures up to {megabytes:g} MB and {megapixels:g} megapixels, {pairs} pairs in one
+batch, {waiting} requests in the queue, and deletes results after {minutes:g} minutes or when you leave the page. It
+collects nothing."""

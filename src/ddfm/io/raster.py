@@ -199,7 +199,7 @@ def _size_of(raw: bytes, kind: str) -> tuple[int, int]:
 
         logging.getLogger("tifffile").addHandler(_SILENT)
         with tifffile.TiffFile(io.BytesIO(raw)) as tif:
-            page: Any = max(tif.pages, key=lambda page: page.imagelength * page.imagewidth)  # type: ignore[union-attr]
+            page: Any = max(tif.pages, key=lambda page: page.imagelength * page.imagewidth)
             return int(page.imagelength), int(page.imagewidth)
     from PIL import Image as PILImage
 
