@@ -10,6 +10,7 @@ import gradio as gr
 
 from ddfm import __version__
 from ddfm.app.choices import MOST_STEPS, PRESET_WORDS, Choices
+from ddfm.app.endpoints import Endpoints
 from ddfm.app.examples import Example
 from ddfm.app.handlers import WORK, Handlers
 from ddfm.app.words import ABOUT, API, BATCH, INTRO, LIMITS_TEXT, NOT_MEDICAL
@@ -20,6 +21,8 @@ from ddfm.registration import ALIGNS
 __all__ = ["build"]
 
 _PRESET = "as the preset says"
+#: Of what the buttons begin; "private": programs have endpoints of their own.
+_WORKING: dict[str, Any] = {"concurrency_id": WORK, "concurrency_limit": 1, "api_visibility": "private"}
 #: Links are made in the browser, which knows the address that the user sees.
 _LINK = """(...values) => {
   const names = %s, defaults = %s, query = new URLSearchParams();
@@ -159,8 +162,7 @@ def _fusing(handlers: Handlers, first: Picture, second: Picture, controls: Contr
     values = gr.HTML(elem_id="values")
     inputs = [first.file, second.file, *controls]
     shown = [status, result, values, *files]
-    options: dict[str, Any] = {"concurrency_id": WORK, "concurrency_limit": 1, "api_visibility": "private"}
-    go.click(handlers.fuse, inputs, shown, show_progress="hidden", **options)
+    go.click(handlers.fuse, inputs, shown, api_name="page_fuse", show_progress="hidden", **_WORKING)
     stop.click(handlers.cancel, None, status, queue=False, api_visibility="private")
 
 
@@ -178,9 +180,10 @@ def _explaining(handlers: Handlers, first: Picture, second: Picture, controls: C
         labels = {"html": "Report, HTML", "gif": "Time-lapse, GIF", "mp4": "Time-lapse, MP4"}
         files = [gr.DownloadButton(label, interactive=False, elem_id=f"get-{k}") for k, label in labels.items()]
     report = gr.HTML(elem_id="report")
-    options: dict[str, Any] = {"concurrency_id": WORK, "concurrency_limit": 1, "api_visibility": "private"}
     inputs = [first.file, second.file, seeds, *controls]
-    go.click(handlers.explain, inputs, [status, report, *files], show_progress="hidden", **options)
+    go.click(
+        handlers.explain, inputs, [status, report, *files], api_name="page_explain", show_progress="hidden", **_WORKING
+    )
     stop.click(handlers.cancel, None, status, queue=False, api_visibility="private")
 
 
@@ -197,8 +200,14 @@ def _batch(handlers: Handlers, controls: Controls) -> None:
     with gr.Row():
         files = [gr.DownloadButton(label, interactive=False) for label in ("Results, zip", "Table, CSV")]
     rows = gr.HTML(elem_id="many-rows")
-    options: dict[str, Any] = {"concurrency_id": WORK, "concurrency_limit": 1, "api_visibility": "private"}
-    go.click(handlers.batch, [first, second, *controls], [status, rows, *files], show_progress="hidden", **options)
+    go.click(
+        handlers.batch,
+        [first, second, *controls],
+        [status, rows, *files],
+        api_name="page_batch",
+        show_progress="hidden",
+        **_WORKING,
+    )
     stop.click(handlers.cancel, None, status, queue=False, api_visibility="private")
 
 
@@ -210,10 +219,11 @@ def _offer(button: gr.Button, example: Example, first: Picture, second: Picture,
 
 
 def _api(handlers: Handlers) -> None:
+    endpoints = Endpoints(handlers)
     options: dict[str, Any] = {"concurrency_id": WORK, "concurrency_limit": 1}
-    gr.api(handlers.api_fuse, api_name="fuse", **options)
-    gr.api(handlers.api_explain, api_name="explain", **options)
-    gr.api(handlers.api_batch, api_name="batch", **options)
+    gr.api(endpoints.fuse, api_name="fuse", **options)
+    gr.api(endpoints.explain, api_name="explain", **options)
+    gr.api(endpoints.batch, api_name="batch", **options)
 
 
 def _limits(handlers: Handlers) -> str:

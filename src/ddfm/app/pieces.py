@@ -21,12 +21,13 @@ def url(path: Path) -> str:
     return f"gradio_api/file={quote(str(path))}"
 
 
-def compare(upper: Path, lower: Path, upper_name: str, lower_name: str, label: str) -> str:
-    """A before/after slider of two pictures of one size, at their full resolution, with zoom."""
+def compare(upper: Path, lower: Path, upper_name: str, lower_name: str, width: int) -> str:
+    """A before/after slider of two pictures of one size, ``width`` pixels wide, at their full resolution, with zoom."""
+    label = f"{upper_name} against {lower_name}"
     cut = "this.closest('.dd-compare').style.setProperty('--cut', this.value + '%')"
     zoom = "this.closest('.dd-compare').style.setProperty('--zoom', this.value)"
     return f"""
-<div class="dd-compare" style="--cut:50%;--zoom:1">
+<div class="dd-compare" style="--cut:50%;--zoom:1;--width:{width}px">
  <div class="dd-frame" tabindex="0" role="group" aria-label="{escape(label)}">
   <div class="dd-stack">
    <img src="{url(lower)}" alt="{escape(lower_name)}">
@@ -77,9 +78,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> s
 
 
 CSS = """
-.dd-compare { max-width: 100%; }
+.dd-two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 1.2em; }
+.dd-compare { max-width: 100%; min-width: 0; }
 .dd-frame { overflow: auto; max-height: 75vh; border: 1px solid var(--border-color-primary); border-radius: 6px; }
-.dd-stack { position: relative; width: calc(100% * var(--zoom)); line-height: 0; }
+.dd-stack { position: relative; width: calc(min(100%, max(var(--width), 512px)) * var(--zoom)); line-height: 0; }
 .dd-stack img { width: 100%; height: auto; margin: 0; image-rendering: auto; }
 .dd-over { position: absolute; inset: 0; clip-path: inset(0 calc(100% - var(--cut)) 0 0); }
 .dd-line { position: absolute; top: 0; bottom: 0; left: var(--cut); width: 2px; background: #fff;
@@ -96,6 +98,8 @@ CSS = """
 .dd-table caption { text-align: left; padding: .3em 0; }
 .dd-table th, .dd-table td { text-align: left; padding: .25em .6em; vertical-align: top;
   border-bottom: 1px solid var(--border-color-primary); }
+.dd-table th:last-child { width: 60%; }
+@media (max-width: 600px) { .dd-table td, .dd-table th { padding: .2em .3em; font-size: .9em; } }
 .dd-report { width: 100%; height: 80vh; border: 1px solid var(--border-color-primary); border-radius: 6px; }
 .dd-small { font-size: .9em; }
 footer { padding-bottom: 1em; }

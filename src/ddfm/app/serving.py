@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ddfm._checks import DDFMError, problem
+from ddfm.app.fence import NoDownloads
 from ddfm.app.folders import Folders
 from ddfm.app.limits import Limits
 
@@ -87,6 +88,8 @@ def _page(server: Server, folders: Folders) -> tuple[Any, Any, str]:
 
 
 def _launch_options(server: Server, folders: Folders) -> dict[str, Any]:
+    from starlette.middleware import Middleware
+
     return {
         "server_name": server.host,
         "server_port": server.port or None,
@@ -102,4 +105,5 @@ def _launch_options(server: Server, folders: Folders) -> dict[str, Any]:
         "footer_links": ["api"],
         "run_history": False,
         "max_threads": 16,
+        "app_kwargs": {"middleware": [Middleware(NoDownloads)]},
     }
