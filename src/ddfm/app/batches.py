@@ -136,8 +136,8 @@ def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, most: 
 
 
 def _is_picture(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    hidden = any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in parts)
     return not hidden and PurePosixPath(name).suffix.lower() in SUFFIXES and not name.endswith("/")
 
 

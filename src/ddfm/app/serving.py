@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ddfm._checks import DDFMError, problem
 from ddfm.app.fence import NoDownloads
 from ddfm.app.folders import Folders
 from ddfm.app.limits import Limits
+from ddfm.config import check_device
 
 __all__ = ["LOCAL", "Server", "serving"]
 
@@ -41,21 +43,32 @@ def serving(server: Server) -> Iterator[str]:
 
     Raises DDFMError without the extra, and for an address that cannot be had.
     """
+    check_device(server.device)
+    _check_address(server)
     folders = Folders(server.limits.minutes)
     try:
         _quiet(folders.root)
         page, theme, css = _page(server, folders)
-        try:
-            _, address, _ = page.launch(**_launch_options(server, folders), theme=theme, css=css)
-        except OSError as error:
-            where = f"{server.host}:{server.port}"
-            raise problem("--port", where, "an address that is free", f"Try --port {server.port + 1}.") from error
+        _, address, _ = page.launch(**_launch_options(server, folders), theme=theme, css=css)
         try:
             yield str(address)
         finally:
             page.close(verbose=False)
     finally:
         folders.close()
+
+
+def _check_address(server: Server) -> None:
+    """Refuse an address that cannot be had before anything is loaded. Raises DDFMError."""
+    try:
+        family = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind((server.host, server.port))
+    except OSError as error:
+        where = f"{server.host}:{server.port} ({error.strerror})"
+        expected = "an address of this machine and a port that is free"
+        raise problem("--host, --port", where, expected, f"Try --port {server.port + 1}, or 0 for any.") from error
 
 
 def _quiet(root: Path) -> None:

@@ -1,0 +1,61 @@
+"""The page as a process of its own, for tests that speak to it."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import requests
+
+ADDRESS = re.compile(r"http://[\d.]+:\d+")
+
+
+class Served:
+    """address, the process, and all that it said."""
+
+    def __init__(self, words, temporary):
+        environment = {**os.environ, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "2", "COLUMNS": "200"}
+        command = [sys.executable, "-m", "ddfm", "app", "--port", "0", "--device", "cpu", *words]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        self.lines = []
+        self.reader = threading.Thread(target=lambda: self.lines.extend(self.process.stderr), daemon=True)
+        self.reader.start()
+        deadline = time.monotonic() + 90
+        while not (found := ADDRESS.search(self.said)) and time.monotonic() < deadline:
+            assert self.process.poll() is None, self.said
+            time.sleep(0.1)
+        assert found, self.said
+        self.address = found[0]
+
+    @property
+    def said(self):
+        return "".join(self.lines)
+
+    def call(self, endpoint, *data, timeout=100):
+        """What an endpoint answers, as raw events."""
+        asked = requests.post(f"{self.address}/gradio_api/call/{endpoint}", json={"data": data}, timeout=timeout)
+        if asked.status_code != 200:
+            return f"{asked.status_code} {asked.text}"
+        event = asked.json()["event_id"]
+        return requests.get(f"{self.address}/gradio_api/call/{endpoint}/{event}", timeout=timeout).text
+
+    def stop(self):
+        self.process.send_signal(signal.SIGINT)
+        code = self.process.wait(30)
+        self.reader.join(10)
+        self.process.stderr.close()
+        return code
+
+
+@contextlib.contextmanager
+def serving(temporary, *words):
+    served = Served(words, temporary)
+    try:
+        yield served
+    finally:
+        if served.process.poll() is None:
+            served.stop()

@@ -1,0 +1,660 @@
+"""The web page without a browser: limits, folders, runs, links, batches, endpoints, and what strangers try."""
+
+import io
+import json
+import struct
+import threading
+import time
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+import tifffile
+from PIL import Image
+
+import ddfm
+from ddfm import samples
+from ddfm._checks import DDFMError
+from ddfm.app import pieces
+from ddfm.app.batches import fuse_batch
+from ddfm.app.choices import PRESET_WORDS, Choices
+from ddfm.app.fence import NoDownloads
+from ddfm.app.folders import Folders
+from ddfm.app.limits import Limits, check_upload, told
+from ddfm.app.runs import Desk, Run, Stopped
+from ddfm.app.studio import PLAIN_WORDS, Studio, Upload, safe_name
+from ddfm.cli.app import parse_auth
+from ddfm.metrics.table import DEFAULT
+from ddfm.presets import PRESETS
+from served import serving
+
+gradio = pytest.importorskip("gradio")
+
+
+@pytest.fixture(scope="module")
+def studio():
+    return Studio(Limits(), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return samples.street((64, 80), 0)
+
+
+@pytest.fixture
+def uploads(tmp_path, scene):
+    """The street, as uploaded below a folder that nobody is to hear of."""
+    found = []
+    for name, data in (("ir", scene.infrared), ("vis", scene.visible)):
+        path = tmp_path / "hidden" / name / f"{name}.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(np.rint(data * 255).astype(np.uint8)).save(path)
+        found.append(Upload(path, path.name))
+    return found
+
+
+def silent(*_):
+    """No one looks."""
+
+
+# ---- what is fused --------------------------------------------------------------------------------
+
+
+def test_the_page_gives_what_the_library_gives(studio, uploads, tmp_path):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    fusion = studio.fuse(uploads, Choices(), folder, silent)
+    expected = ddfm.fuse(*(upload.path for upload in uploads), device="cpu")
+    assert fusion.fused.read_bytes() == expected.encode(".png")
+    deep = tifffile.imread(fusion.tiff)
+    assert deep.dtype == np.uint16 and np.array_equal(deep, np.rint(expected.data * 65535))
+    for upload, source in zip(uploads, fusion.sources, strict=True):
+        assert np.array_equal(Image.open(source), Image.open(upload.path))
+    stored = json.loads(fusion.settings.read_text())
+    assert Choices(**stored["choices"]) == Choices()
+    assert [entry["path"] for entry in stored["report"]["inputs"]] == ["ir.png", "vis.png"]
+    assert str(tmp_path) not in fusion.settings.read_text()
+    values = ddfm.metrics.evaluate(*_greys(fusion.fused, *(u.path for u in uploads)))
+    assert {row[0]: row[2] for row in fusion.rows} == {k: f"{float(v):.3f}" for k, v in values.items()}
+
+
+def _greys(*paths):
+    from ddfm.evaluation import read_grey
+
+    return [read_grey(path) for path in paths]
+
+
+def test_sixteen_bits_align_and_settings_reach_the_fusion(studio, scene, tmp_path):
+    counts = np.rint(20000 + 5000 * scene.infrared).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "ir.tif", counts[:32])  # half the height: another size
+    Image.fromarray(np.rint(scene.visible * 255).astype(np.uint8)).save(tmp_path / "vis.png")
+    both = [Upload(tmp_path / name, name) for name in ("ir.tif", "vis.png")]
+    (tmp_path / "work").mkdir()
+    choices = Choices(align="resize", range="20000:25000", tone="minmax", noise="0", steps=1, seed=3)
+    fusion = studio.fuse(both, choices, tmp_path / "work", silent)
+    assert fusion.report["align"]["kind"] == "resize"
+    assert fusion.report["size"] == [64, 80] and fusion.report["seed"] == 3
+    assert fusion.report["settings"]["steps"] == 1 and fusion.report["tone"] == "minmax"
+    assert fusion.report["inputs"][0]["range"]["offset"] == 20000
+    assert any("stretched" in note for note in fusion.notes)
+    assert not any(str(tmp_path) in note for note in fusion.notes)
+
+
+def test_an_explanation_is_one_file_without_a_path(studio, uploads, tmp_path):
+    (tmp_path / "work").mkdir()
+    seen = []
+    paths = studio.explain(uploads, Choices(), 2, tmp_path / "work", lambda *at: seen.append(at))
+    text = paths["html"].read_text()
+    assert "ir.png" in text and str(tmp_path) not in text
+    with Image.open(paths["gif"]) as film:
+        assert film.n_frames > 2
+    assert seen and max(done for done, _, _ in seen) > 3
+    with pytest.raises(DDFMError, match="seeds"):
+        studio.explain(uploads, Choices(), 1000, tmp_path / "work", silent)
+
+
+def test_every_default_metric_and_preset_has_plain_words():
+    assert tuple(PLAIN_WORDS) == DEFAULT
+    assert set(PRESET_WORDS) == set(PRESETS)
+
+
+# ---- links ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        Choices(),
+        Choices("medical", steps=2, seed=-5, noise="0.06,0.02", tone="percentile"),
+        Choices("stack", align="affine", range="p1:p99", clahe=True),
+    ],
+)
+def test_a_link_brings_the_settings_back(choices):
+    from urllib.parse import parse_qsl
+
+    assert Choices.from_query(dict(parse_qsl(choices.query()))) == choices
+    assert bool(choices.query()) == (choices != Choices())
+
+
+@pytest.mark.parametrize(
+    ("query", "word"),
+    [
+        ({"preset": "balancd"}, "balanced"),
+        ({"steps": "many"}, "whole number"),
+        ({"steps": "1000"}, "100"),
+        ({"noise": "loud"}, "noise_std"),
+        ({"align": "magic"}, "affine"),
+        ({"range": "5:1"}, "range"),
+        ({"tone": "<script>"}, "minmax"),
+    ],
+)
+def test_a_bad_link_is_told(query, word):
+    with pytest.raises(DDFMError, match=word):
+        Choices.from_query(query)
+    assert Choices.from_query({"fbclid": "x"}) == Choices()  # what others add to links
+
+
+def test_empty_numbers_of_the_page_are_the_defaults():
+    assert Choices.of_page("fast", None, None, "", "", "none", "", False) == Choices("fast")
+    assert Choices.of_page("fast", 2.0, 7, " ", "", "none", "", False).steps == 2
+    with pytest.raises(DDFMError, match="whole"):
+        Choices.of_page("fast", 2.5, 0, "", "", "none", "", False)
+
+
+# ---- what may come in -----------------------------------------------------------------------------
+
+
+def png_head(width, height):
+    """A PNG that says it is so large, and has next to nothing in it."""
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"\0")),
+        (b"IEND", b""),
+    ]
+    packed = [struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".bmp", ".webp"])
+def test_pixels_are_counted_before_any_is_decoded(tmp_path, suffix, monkeypatch):
+    path = tmp_path / f"x{suffix}"
+    Image.new("L", (60, 50)).save(path)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("tifffile.TiffPage.asarray", lambda *_: pytest.fail("decoded"))
+    assert check_upload(path, "x", Limits(megapixels=0.003)) == (50, 60)
+    with pytest.raises(DDFMError, match=r"60 x 50 pixels, expected at most 0\.0029 megapixels"):
+        check_upload(path, "x", Limits(megapixels=0.0029))
+
+
+def test_a_bomb_is_refused_by_its_head(tmp_path):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_head(60_000, 60_000))
+    with pytest.raises(DDFMError, match="60000 x 60000"):
+        check_upload(path, "bomb.png", Limits())
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"", "empty"),
+        (b"#!/bin/sh\nrm -rf /", "PNG, JPEG"),
+        (b"\x89PNG\r\n\x1a\n", "cut short or damaged"),
+        (b"II*\0\x08\0\0\0", "cut short or damaged"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "PNG, JPEG"),
+    ],
+)
+def test_the_content_counts_not_the_name(tmp_path, content, word):
+    path = tmp_path / "secret-folder" / "x.png"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(DDFMError, match=word) as error:
+        check_upload(path, "x.png", Limits())
+    assert "secret-folder" not in str(error.value) and str(error.value).startswith("x.png")
+
+
+def test_too_many_bytes(tmp_path):
+    path = tmp_path / "x.png"
+    path.write_bytes(png_head(20, 20) + b"\0" * 3000)
+    with pytest.raises(DDFMError, match="MB"):
+        check_upload(path, "x.png", Limits(megabytes=0.002))
+
+
+def test_messages_name_no_folder(tmp_path):
+    path = tmp_path / "a" / "ir.png"
+    text = str(told(ValueError(f"{path}: got {path.parent}/other.png in {tmp_path}"), {path: "ir.png"}))
+    assert str(tmp_path) not in text and text.startswith("ir.png: got other.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("../../etc/passwd", "passwd"),
+        ("..\\..\\boot.ini", "boot.ini"),
+        (".bashrc", "bashrc"),
+        ("a<b>\"'&.png", "a_b____.png"),
+        ("\u202egnp.exe", "_gnp.exe"),
+        ("", "picture"),
+        ("W\u00e4rme 1.png", "W\u00e4rme 1.png"),
+    ],
+)
+def test_names_are_made_safe(name, safe):
+    assert safe_name(name) == safe
+
+
+def test_everything_from_outside_is_escaped(tmp_path):
+    evil = "<script>alert(1)</script>"
+    text = pieces.alert(evil) + pieces.notes([evil]) + pieces.table([evil], [[evil]], evil) + pieces.said(evil)
+    text += pieces.compare(tmp_path / "a'b\"<.png", tmp_path / "c.png", evil, evil, 10)
+    assert "<script" not in text and "a'b\"<" not in text
+    framed = pieces.framed(f'"{evil}')
+    assert "<script" not in framed and framed.count('"') % 2 == 0
+
+
+# ---- folders and runs -----------------------------------------------------------------------------
+
+
+def test_folders_of_a_session_go_with_it(tmp_path):
+    folders = Folders(60, tmp_path / "root")
+    folders.root.mkdir()
+    mine, yours = folders.make("me"), folders.make("you")
+    assert mine.name != yours.name and mine.stat().st_mode & 0o077 == 0
+    (mine / "x").write_text("x")
+    folders.forget("me")
+    assert not mine.exists() and yours.exists()
+    folders.close()
+    assert not folders.root.exists()
+
+
+def test_old_folders_are_swept(tmp_path, monkeypatch):
+    folders = Folders(1, tmp_path)
+    old = folders.make("me")
+    now = time.monotonic()
+    monkeypatch.setattr("ddfm.app.folders.time.monotonic", lambda: now + 61)
+    new = folders.make("me")
+    assert new.exists() and not old.exists()
+
+
+def steps(run_for, seen):
+    """Work of many short steps."""
+
+    def work(on_step):
+        for k in range(run_for):
+            on_step(k, run_for, "x")
+            seen.append(k)
+            time.sleep(0.005)
+        return "made"
+
+    return work
+
+
+def test_a_run_tells_and_gives():
+    seen = []
+    run = Run(steps(60, seen))
+    told_of = [at.done for at in run.updates(0.02)]
+    assert told_of == sorted(told_of) and len(told_of) > 2
+    assert run.result() == "made" and len(seen) == 60
+
+
+def test_a_run_stops_at_its_next_step():
+    seen = []
+    run = Run(steps(10_000, seen))
+    time.sleep(0.05)
+    run.stop()
+    with pytest.raises(Stopped):
+        run.result()
+    assert len(seen) < 10_000
+
+
+def test_a_caller_that_goes_away_ends_the_work():
+    seen = []
+    run = Run(steps(10_000, seen))
+    updates = run.updates(0.01)
+    next(updates)
+    updates.close()
+    with pytest.raises(Stopped):
+        run.result()
+
+
+def test_one_run_a_session():
+    desk, seen = Desk(), []
+    first, other = desk.begin("me", steps(10_000, seen)), desk.begin("you", steps(20, []))
+    second = desk.begin("me", steps(5, []))
+    with pytest.raises(Stopped):
+        first.result()
+    assert second.result() == other.result() == "made"
+    desk.end("me", second)
+    assert not desk.stop("me") and not desk.stop("nobody")
+
+
+def test_what_the_work_raises_is_raised():
+    def work(on_step):
+        raise DDFMError("so it is")
+
+    run = Run(work)
+    list(run.updates(0.01))
+    with pytest.raises(DDFMError, match="so it is"):
+        run.result()
+
+
+# ---- batches --------------------------------------------------------------------------------------
+
+
+def packed(path, files):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return Upload(path, path.name)
+
+
+def content(seed, color=False, size=(24, 20)):
+    rng = np.random.default_rng(seed)
+    file = io.BytesIO()
+    shape = (size[1], size[0], 3) if color else (size[1], size[0])
+    Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def fuser(studio):
+    return studio.fuser(Choices())
+
+
+def batch(tmp_path, fuser, ir, vis, limits=None):
+    folder = tmp_path / "batch"
+    folder.mkdir()
+    return fuse_batch(ir, vis, fuser, folder, limits or Limits(), silent)
+
+
+def test_two_zips(tmp_path, fuser):
+    """One lies in a folder of its zip; names end in the camera; system files are passed over."""
+    ir = packed(
+        tmp_path / "a.zip", {"ir/1_ir.png": content(1), "ir/n/2_ir.png": content(2), "__MACOSX/ir/1_ir.png": b"x"}
+    )
+    vis = packed(tmp_path / "b.zip", {"1_vis.png": content(3, True), "n/2_VIS.png": content(4, True), "read.txt": b"x"})
+    made = batch(tmp_path, fuser, [ir], [vis])
+    assert [row[:2] for row in made.rows] == [("1.png", "fused"), ("n/2.png", "fused")]
+    with zipfile.ZipFile(made.results) as archive:
+        assert sorted(archive.namelist()) == ["1.png", "fused.csv", "n/2.png"]
+        found = archive.read("n/2.png")
+    for name, data in (("ir.png", content(2)), ("vis.png", content(4, True))):
+        (tmp_path / name).write_bytes(data)
+    assert found == ddfm.fuse(tmp_path / "ir.png", tmp_path / "vis.png", device="cpu").encode(".png")
+    assert made.table.read_text().splitlines()[0] == "name,outcome,seconds,to know"
+
+
+def test_two_lists_and_a_pair_that_fails(tmp_path, fuser):
+    sides = []
+    for side, size in (("ir", (24, 20)), ("vis", (24, 22))):
+        uploads = []
+        for k in (1, 2):
+            path = tmp_path / side / str(k) / f"{k}_{side}.png"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(content(k, side == "vis", size if k == 2 else (24, 20)))
+            uploads.append(Upload(path, path.name))
+        sides.append(uploads)
+    made = batch(tmp_path, fuser, *sides)
+    assert [row[1] for row in made.rows] == ["fused", "failed"]
+    assert "one size" in made.rows[1][3] and str(tmp_path) not in made.table.read_text()
+
+
+@pytest.mark.parametrize("name", ["../../evil.png", "/etc/evil.png", "..\\evil.png", "a/../../evil.png"])
+def test_names_in_a_zip_lead_nowhere_else(tmp_path, fuser, name):
+    ir, vis = (packed(tmp_path / f"{k}.zip", {name: content(k, k == 2)}) for k in (1, 2))
+    before = set(tmp_path.rglob("*"))
+    made = batch(tmp_path, fuser, [ir], [vis])
+    assert len(made.rows) == 1 and made.rows[0][1] == "fused"
+    assert all(tmp_path / "batch" in p.parents or p == tmp_path / "batch" for p in set(tmp_path.rglob("*")) - before)
+
+
+def test_a_zip_that_unpacks_to_too_much(tmp_path, fuser):
+    bomb = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        for k in range(40):
+            archive.writestr(f"{k}.png", content(k) + b"\0" * 200_000)
+    assert bomb.stat().st_size < 200_000
+    limits = Limits(megabytes=0.25, unpacked=8)
+    with pytest.raises(DDFMError, match=r"bomb.zip: got more when unpacked, expected at most 0.25 MB each and 2 MB"):
+        batch(tmp_path, fuser, [Upload(bomb, bomb.name)], [Upload(bomb, bomb.name)], limits)
+
+
+@pytest.mark.parametrize(
+    ("files", "word"),
+    [
+        ({"1.png": b"no picture"}, "1.png: got content"),
+        ({"a.png": png_head(60_000, 60_000)}, "60000 x 60000"),
+        ({"read.txt": b"x"}, "no pictures"),
+        ({f"{k}.png": b"x" for k in range(4)}, "at most 3"),
+        ({"1_ir.png": content(1), "1_thermal.png": content(2)}, "names that differ"),
+    ],
+)
+def test_zips_that_are_refused(tmp_path, fuser, files, word):
+    ir, vis = packed(tmp_path / "a.zip", files), packed(tmp_path / "b.zip", {"1.png": content(2)})
+    with pytest.raises(DDFMError, match=word) as error:
+        batch(tmp_path, fuser, [ir], [vis], Limits(pairs=3))
+    assert str(tmp_path) not in str(error.value)
+
+
+def test_a_broken_zip_and_an_encrypted_one(tmp_path, fuser):
+    whole = packed(tmp_path / "a.zip", {"1.png": content(1)})
+    raw = whole.path.read_bytes()
+    at = raw.index(content(1)[:20]) + 60
+    (tmp_path / "cut.zip").write_bytes(raw[:at] + bytes(20) + raw[at + 20 :])
+    with pytest.raises(DDFMError, match=r"cut\.zip: got a zip that cannot be read"):
+        batch(tmp_path, fuser, [Upload(tmp_path / "cut.zip", "cut.zip")], [whole])
+
+
+def test_a_table_holds_no_formula(tmp_path, fuser):
+    ir, vis = (packed(tmp_path / f"{k}.zip", {"=1+1.png": content(k, k == 2)}) for k in (1, 2))
+    made = batch(tmp_path, fuser, [ir], [vis])
+    assert "\n'_1_1.png" in made.table.read_text() or "\n_1_1.png" in made.table.read_text()
+
+
+# ---- the fence ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"data": [{"path": "/tmp/x"}]}', 200),
+        (b'{"data": ["see http://example.org"]}', 200),
+        (b'{"data": [[{"a": {"path": "http://example.org/x"}}]]}', 400),
+        (b'{"data": [{"path": "\\u0068ttp://example.org/x"}]}', 400),
+        (b'{"data": [{"path": " FTP://example.org/x"}]}', 400),
+        (b"[" * 5000, 200),  # the server's parser refuses it
+        (b'"' + b"x" * (1 << 22) + b'"', 413),
+    ],
+)
+def test_the_fence(body, status):
+    import asyncio
+
+    answered, passed = [], []
+
+    async def app(scope, receive, send):
+        passed.append((await receive())["body"])
+        await send({"type": "http.response.start", "status": 200})
+
+    async def receive(parts=[body[:7], body[7:]]):  # noqa: B006
+        return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
+
+    async def send(message):
+        answered.append(message)
+
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}
+    asyncio.run(NoDownloads(app)(scope, receive, send))
+    assert answered[0]["status"] == status
+    assert passed == ([body] if status == 200 else [])
+
+
+# ---- the server -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("tmp"), "--max-mb", "2", "--max-mp", "1") as served:
+        yield served
+
+
+def test_what_the_page_is_sends_for_nothing_elsewhere(server):
+    page = requests.get(server.address, timeout=30).text
+    assert "Fuse two pictures of one scene" in page and "Not a medical device" in page
+    assert "fonts.googleapis" not in page and "cdnjs" not in page and "huggingface.co" not in page
+    assert '"analytics_enabled":false' in page.replace(" ", "") or "analytics_enabled" not in page
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "file=/etc/passwd",
+        "file=../../../../etc/passwd",
+        "file=%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+        "file=/proc/self/environ",
+        "file=http://127.0.0.1:1/x",
+        "file=C:\\boot.ini",
+        "static/../../../../etc/passwd",
+    ],
+)
+def test_no_file_of_this_machine_can_be_read(server, tail):
+    prepared = requests.Request("GET", server.address).prepare()
+    prepared.url = f"{server.address}/gradio_api/{tail}"
+    answer = requests.Session().send(prepared, timeout=30)
+    assert answer.status_code in (400, 403, 404) and "root:" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../../etc/passwd", "http://127.0.0.1:1/x", 3, None])
+@pytest.mark.parametrize("endpoint", ["fuse", "explain", "batch"])
+def test_no_endpoint_reads_one_either(server, path, endpoint):
+    for given in ({"path": path, "meta": {"_type": "gradio.FileData"}}, {"path": path}, path):
+        answer = server.call(endpoint, given, given)
+        assert "root:" not in answer and "complete" not in answer
+    assert requests.get(server.address, timeout=30).ok
+
+
+def client_of(server, folder):
+    client = pytest.importorskip("gradio_client")
+    return client.Client(server.address, verbose=False, download_files=str(folder))
+
+
+def test_the_endpoint_gives_what_the_library_gives(server, uploads, tmp_path):
+    from gradio_client import handle_file
+
+    client = client_of(server, tmp_path / "down")
+    files = [handle_file(str(upload.path)) for upload in uploads]
+    fused, tiff, settings, values = client.predict(*files, preset="balanced", steps=1, api_name="/fuse")
+    expected = ddfm.fuse(*(upload.path for upload in uploads), steps=1, device="cpu")
+    assert np.array_equal(Image.open(fused), expected.to_pil())
+    assert tifffile.imread(tiff).dtype == np.uint16 and set(values) == set(DEFAULT)
+    text = Path(settings).read_text()
+    assert "/tmp" not in text and str(tmp_path) not in text
+    report = client.predict(*files, seeds=0, api_name="/explain")
+    assert "<title>" in Path(report).read_text("utf-8")
+
+
+def test_endpoints_say_what_is_wrong(server, uploads, tmp_path):
+    from gradio_client import handle_file
+    from gradio_client.exceptions import AppError
+
+    client = client_of(server, tmp_path / "down")
+    good = handle_file(str(uploads[0].path))
+    (tmp_path / "no.png").write_bytes(b"hello")
+    (tmp_path / "huge.png").write_bytes(png_head(9000, 9000))
+    for path, word in ((tmp_path / "no.png", "PNG, JPEG"), (tmp_path / "huge.png", "9000 x 9000")):
+        with pytest.raises(AppError, match=word) as error:
+            client.predict(good, handle_file(str(path)), api_name="/fuse")
+        assert "ddfm-app" not in str(error.value)
+    with pytest.raises(AppError, match="balanced"):
+        client.predict(good, good, preset="balancd", api_name="/fuse")
+    (tmp_path / "big.png").write_bytes(uploads[0].path.read_bytes() + b"\0" * (3 << 20))
+    with (tmp_path / "big.png").open("rb") as big:
+        assert requests.post(f"{server.address}/gradio_api/upload", files={"files": big}, timeout=30).status_code == 413
+
+
+def test_many_at_once_are_all_answered_in_order(server, uploads, tmp_path):
+    """Twelve requests: each gets its own picture, those that came first are done first."""
+    from gradio_client import handle_file
+
+    client = client_of(server, tmp_path / "down")
+    files = [handle_file(str(upload.path)) for upload in uploads]
+    jobs = [client.submit(*files, steps=1, seed=seed, api_name="/fuse") for seed in range(12)]
+    ends = {}
+
+    def wait(k, job):
+        job.result(timeout=100)
+        ends[k] = time.monotonic()
+
+    threads = [threading.Thread(target=wait, args=(k, job)) for k, job in enumerate(jobs)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert sorted(ends) == list(range(12))
+    for seed, job in enumerate(jobs):
+        assert json.loads(Path(job.result()[2]).read_text())["report"]["seed"] == seed
+
+
+def test_nothing_is_left_when_it_ends(tmp_path, uploads):
+    from gradio_client import handle_file
+
+    with serving(tmp_path / "tmp" if (tmp_path / "tmp").mkdir() is None else tmp_path) as served:
+        client = client_of(served, tmp_path / "down")
+        client.predict(*(handle_file(str(u.path)) for u in uploads), api_name="/fuse")
+        assert list((tmp_path / "tmp").glob("ddfm-app-*/request-*"))
+        assert served.stop() == 130
+        assert "Traceback" not in served.said
+    assert not list((tmp_path / "tmp").glob("ddfm-app-*"))
+
+
+def test_a_password_is_asked_for(tmp_path):
+    (tmp_path / "tmp").mkdir()
+    with serving(tmp_path / "tmp", "--auth", "eve:s3cret") as served:
+        assert "s3cret" not in served.said
+        assert requests.get(f"{served.address}/config", timeout=30).status_code == 401
+        assert requests.post(f"{served.address}/gradio_api/call/fuse", json={"data": []}, timeout=30).status_code == 401
+        session = requests.Session()
+        bad = session.post(f"{served.address}/login", data={"username": "eve", "password": "x"}, timeout=30)
+        assert bad.status_code == 400
+        assert session.post(f"{served.address}/login", data={"username": "eve", "password": "s3cret"}, timeout=30).ok
+        assert session.get(f"{served.address}/config", timeout=30).ok
+
+
+# ---- the command ----------------------------------------------------------------------------------
+
+
+def test_auth_is_read_and_never_shown():
+    assert parse_auth(None) == ()
+    assert parse_auth("a:b:c,d:e") == (("a", "b:c"), ("d", "e"))
+    for text in ("justname", ":x", "x:", ""):
+        with pytest.raises(DDFMError) as error:
+            parse_auth(text)
+        assert not text or text not in str(error.value)
+
+
+def test_without_the_extra_it_is_named(command_line, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    code, text = command_line("app", "--port", 0)
+    assert code == 2 and "pip install 'ddfm[app]'" in text
+
+
+def test_a_port_in_use_is_told(command_line):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        code, text = command_line("app", "--port", taken.getsockname()[1])
+    assert code == 2 and "--port" in text and "a port that is free" in text
+
+
+@pytest.mark.parametrize("words", [("--max-mb", "0"), ("--max-pairs", "0"), ("--device", "tpu"), ("--auth", "x")])
+def test_options_are_checked(command_line, words):
+    code, text = command_line("app", "--port", "0", *words)
+    assert code == 2 and "expected" in text
+
+
+def test_a_warning_beyond_this_machine():
+    from ddfm.app.serving import Server
+
+    assert Server("0.0.0.0").is_open and not Server("0.0.0.0", auth=(("a", "b"),)).is_open
+    assert not Server().is_open
