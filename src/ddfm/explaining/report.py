@@ -167,7 +167,7 @@ def _lapses(explanation: Explanation) -> Iterator[dict[str, Any]]:
     yield _lapse("run", "The run, step by step", words, explanation.frames)
     if explanation.samples and explanation.samples.frames:
         words = (
-            "The fusion above does not ask the prior about the fused picture. This is a run that does, from a little noise: "
+            "The fusion above does not ask the prior about the fused picture. This run does, from a little noise: "
             "left the prior's idea of the picture (x0), right the same after the sources had their say (f_hat)."
         )
         yield _lapse("sample", "What the prior would make of it", words, explanation.samples.frames)
