@@ -221,9 +221,13 @@ def _uncertainty(explanation: Explanation) -> dict[str, Any] | None:
         "map": _picture(maps.spread_map(levels, top)),
         "legend": maps.spread_legend(top),
         "runs": len(explanation.samples.seeds),
-        "half": f"{float(np.median(levels)):.1f}",
-        "most": f"{float(np.quantile(levels, 0.99)):.1f}",
+        "half": _levels(float(np.median(levels))),
+        "most": _levels(float(np.quantile(levels, 0.99))),
     }
+
+
+def _levels(value: float) -> str:
+    return f"{value:.1f}" if value >= 0.05 else "0.1"
 
 
 def _scores(explanation: Explanation) -> list[dict[str, str]] | str:
