@@ -22,6 +22,7 @@ from ddfm.cli._shared import say
 from ddfm.cli.about import demo, doctor
 from ddfm.cli.app import serve
 from ddfm.cli.data import data_app
+from ddfm.cli.explain import explain
 from ddfm.cli.fuse import fuse
 from ddfm.cli.measure import ablate, benchmark, evaluate, report, sweep
 from ddfm.cli.prior import prior_app
@@ -48,7 +49,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich help costs 0.1 s of imports
     help="Fuse infrared and visible, or medical, images with a diffusion prior (DDFM), and measure the result.",
 )
-for command in (fuse, evaluate, benchmark, report, ablate, sweep, doctor, demo):
+for command in (fuse, explain, evaluate, benchmark, report, ablate, sweep, doctor, demo):
     app.command()(command)
 app.command("app")(serve)
 app.add_typer(prior_app, name="prior")

@@ -64,7 +64,7 @@ def _ticks(low: float, high: float) -> Sequence[float]:
     unit = 10.0 ** np.floor(np.log10(rough))
     step = next(m * unit for m in (1, 2, 5, 10) if m * unit >= rough)
     first = np.ceil(low / step)
-    return [round(float(n * step), 10) for n in np.arange(first, np.floor(high / step) + 1)]
+    return [round(float(n * step), 10) + 0.0 for n in np.arange(first, np.floor(high / step) + 1)]
 
 
 def _line(kind: str, a: float, b: float, c: float, d: float) -> Markup:

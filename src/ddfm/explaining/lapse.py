@@ -74,8 +74,8 @@ def _sheet(frame: Frame, side: int) -> np.ndarray:
     gap = np.zeros((left.shape[0], _GAP), np.uint8)
     picture = Image.fromarray(np.concatenate([left, gap, right], 1))
     draw, font = ImageDraw.Draw(picture), _font(picture.height)
-    _tag(draw, (0, 0), frame.name, font)
-    _tag(draw, (left.shape[1] + _GAP, 0), "after", font)
+    _tag(draw, (0, 0), f"{frame.name}: x0", font)
+    _tag(draw, (left.shape[1] + _GAP, 0), "f_hat", font)
     return np.asarray(picture)
 
 

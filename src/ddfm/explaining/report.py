@@ -123,7 +123,7 @@ def _summary(explanation: Explanation, report: dict[str, Any]) -> str:
     if settings["steps"] and not explanation.cleaned:
         calls = f"The prior {prior} was asked {settings['steps']} time{'s' * (settings['steps'] > 1)}."
     else:
-        calls = cleaned or "The sources show no noise, so the prior was not needed."
+        calls = cleaned or "No noise was found or told of, so the prior was not needed."
     return f"Preset {preset}: {about}. {calls.strip()}"
 
 
@@ -163,12 +163,12 @@ def _picture(data: np.ndarray, side: int = MOST_SHOWN, quality: int = 88) -> str
 
 def _lapses(explanation: Explanation) -> Iterator[dict[str, Any]]:
     """The fusion's own frames, and those of the first sample."""
-    words = "The run from its beginning: left what each step began with, right what the sources made of it."
+    words = "Left what each step began with (x0), right what the sources made of it (f_hat)."
     yield _lapse("run", "The run, step by step", words, explanation.frames)
     if explanation.samples and explanation.samples.frames:
         words = (
-            "The default fusion does not ask the prior here. This is one run that does, from a little noise: left the "
-            "prior's idea of the picture (x0), right the same after the sources had their say (f_hat)."
+            "The fusion above does not ask the prior about the fused picture. This run does, from a little noise: "
+            "left the prior's idea of the picture (x0), right the same after the sources had their say (f_hat)."
         )
         yield _lapse("sample", "What the prior would make of it", words, explanation.samples.frames)
 
@@ -221,9 +221,13 @@ def _uncertainty(explanation: Explanation) -> dict[str, Any] | None:
         "map": _picture(maps.spread_map(levels, top)),
         "legend": maps.spread_legend(top),
         "runs": len(explanation.samples.seeds),
-        "half": f"{float(np.median(levels)):.1f}",
-        "most": f"{float(np.quantile(levels, 0.99)):.1f}",
+        "half": _levels(float(np.median(levels))),
+        "most": _levels(float(np.quantile(levels, 0.99))),
     }
+
+
+def _levels(value: float) -> str:
+    return f"{value:.1f}" if value >= 0.05 else "0.1"
 
 
 def _scores(explanation: Explanation) -> list[dict[str, str]] | str:
