@@ -63,6 +63,7 @@ FLOORS = [
         "demo",
         "diagnosis",
     },
+    {"app"},
     {"cli", "__init__", "__main__"},
 ]
 HEAVY = (
