@@ -1,6 +1,7 @@
 """The page as a process of its own, for tests that speak to it."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -40,8 +41,34 @@ class Served:
         asked = requests.post(f"{self.address}/gradio_api/call/{endpoint}", json={"data": data}, timeout=timeout)
         if asked.status_code != 200:
             return f"{asked.status_code} {asked.text}"
-        event = asked.json()["event_id"]
+        return self.end(endpoint, asked.json()["event_id"], timeout)
+
+    def upload(self, *paths):
+        """Files as endpoints take them."""
+        found = []
+        for path in paths:
+            with open(path, "rb") as file:  # noqa: PTH123
+                answer = requests.post(f"{self.address}/gradio_api/upload", files={"files": file}, timeout=60)
+            found.append({"path": answer.json()[0], "meta": {"_type": "gradio.FileData"}})
+        return found
+
+    def begin(self, endpoint, *data):
+        """Ask, and do not wait: the event's name."""
+        asked = requests.post(f"{self.address}/gradio_api/call/{endpoint}", json={"data": data}, timeout=60)
+        return asked.json()["event_id"]
+
+    def end(self, endpoint, event, timeout=600):
+        """The events of what was asked, when it has ended."""
         return requests.get(f"{self.address}/gradio_api/call/{endpoint}/{event}", timeout=timeout).text
+
+    def url_of(self, answer, n):
+        """Where the n-th file of an answer is."""
+        return f"{self.address}/gradio_api/file={self.path_of(answer, n)}"
+
+    def path_of(self, answer, n):
+        """The same on this machine, whose clock says when it was written."""
+        assert "event: complete" in answer, answer + self.said
+        return json.loads(answer.rpartition("data: ")[2])[n]["path"]
 
     def stop(self):
         self.process.send_signal(signal.SIGINT)

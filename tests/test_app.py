@@ -3,10 +3,10 @@
 import io
 import json
 import struct
-import threading
 import time
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -277,6 +277,12 @@ def test_old_folders_are_swept(tmp_path, monkeypatch):
     assert new.exists() and not old.exists()
 
 
+@pytest.fixture
+def worker():
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
 def steps(run_for, seen):
     """Work of many short steps."""
 
@@ -290,17 +296,17 @@ def steps(run_for, seen):
     return work
 
 
-def test_a_run_tells_and_gives():
+def test_a_run_tells_and_gives(worker):
     seen = []
-    run = Run(steps(60, seen))
+    run = Run(steps(60, seen), worker)
     told_of = [at.done for at in run.updates(0.02)]
     assert told_of == sorted(told_of) and len(told_of) > 2
     assert run.result() == "made" and len(seen) == 60
 
 
-def test_a_run_stops_at_its_next_step():
+def test_a_run_stops_at_its_next_step(worker):
     seen = []
-    run = Run(steps(10_000, seen))
+    run = Run(steps(10_000, seen), worker)
     time.sleep(0.05)
     run.stop()
     with pytest.raises(Stopped):
@@ -308,9 +314,9 @@ def test_a_run_stops_at_its_next_step():
     assert len(seen) < 10_000
 
 
-def test_a_caller_that_goes_away_ends_the_work():
+def test_a_caller_that_goes_away_ends_the_work(worker):
     seen = []
-    run = Run(steps(10_000, seen))
+    run = Run(steps(10_000, seen), worker)
     updates = run.updates(0.01)
     next(updates)
     updates.close()
@@ -329,11 +335,11 @@ def test_one_run_a_session():
     assert not desk.stop("me") and not desk.stop("nobody")
 
 
-def test_what_the_work_raises_is_raised():
+def test_what_the_work_raises_is_raised(worker):
     def work(on_step):
         raise DDFMError("so it is")
 
-    run = Run(work)
+    run = Run(work, worker)
     list(run.updates(0.01))
     with pytest.raises(DDFMError, match="so it is"):
         run.result()
@@ -572,24 +578,15 @@ def test_endpoints_say_what_is_wrong(server, uploads, tmp_path):
 
 
 def test_many_at_once_are_all_answered_in_order(server, uploads, tmp_path):
-    """Twelve requests: each gets its own picture, those that came first are done first."""
-    from gradio_client import handle_file
-
-    client = client_of(server, tmp_path / "down")
-    files = [handle_file(str(upload.path)) for upload in uploads]
-    jobs = [client.submit(*files, steps=1, seed=seed, api_name="/fuse") for seed in range(12)]
-    ends = {}
-
-    def wait(k, job):
-        job.result(timeout=100)
-        ends[k] = time.monotonic()
-
-    threads = [threading.Thread(target=wait, args=(k, job)) for k, job in enumerate(jobs)]
-    [thread.start() for thread in threads]
-    [thread.join() for thread in threads]
-    assert sorted(ends) == list(range(12))
-    for seed, job in enumerate(jobs):
-        assert json.loads(Path(job.result()[2]).read_text())["report"]["seed"] == seed
+    """Each gets its own picture, and those that came first are done first."""
+    files = server.upload(*(upload.path for upload in uploads))
+    events = [server.begin("fuse", *files, "balanced", 1, seed, "", "", "none", "", False) for seed in range(12)]
+    answers = [server.end("fuse", event) for event in events]
+    made = [Path(server.path_of(answer, 0)).stat().st_mtime_ns for answer in answers]
+    assert made == sorted(made)
+    for seed, answer in enumerate(answers):
+        settings = requests.get(server.url_of(answer, 2), timeout=30).json()
+        assert settings["report"]["seed"] == seed
 
 
 def test_nothing_is_left_when_it_ends(tmp_path, uploads):

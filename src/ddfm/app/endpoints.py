@@ -48,7 +48,7 @@ class Endpoints:
             choices = Choices(preset, steps, seed, noise, tone, align, range, clahe)
             return self._studio.fuse(self._two(infrared, visible), choices, self._folder(request), _unseen)
 
-        fusion = _answered(work)
+        fusion = self._answered(work)
         values = {row[0]: row[2] for row in fusion.rows}
         return _file(fusion.fused), _file(fusion.tiff), _file(fusion.settings), values
 
@@ -68,7 +68,7 @@ class Endpoints:
             choices = Choices(preset, steps, seed)
             return self._studio.explain(self._two(infrared, visible), choices, seeds, self._folder(request), _unseen)
 
-        return _file(_answered(work)["html"])
+        return _file(self._answered(work)["html"])
 
     def batch(
         self,
@@ -84,8 +84,14 @@ class Endpoints:
             sides = [[upload] for upload in self._two(infrared, visible)]
             return self._handlers.fuse_batch(sides, Choices(preset, seed=seed), session_of(request), _unseen)
 
-        batch = _answered(work)
+        batch = self._answered(work)
         return _file(batch.results), _file(batch.table)
+
+    def _answered(self, work: Callable[[], T]) -> T:
+        try:
+            return self._handlers.desk.do(work)
+        except Exception as error:
+            raise gr.Error(in_words(error), print_exception=False) from error
 
     def _two(self, *files: gr.FileData) -> list[Upload]:
         return [self._handlers.upload(_path(file)) for file in files]
@@ -107,10 +113,3 @@ def _path(file: object) -> str:
 
 def _file(path: Path) -> gr.FileData:
     return gr.FileData(path=str(path), orig_name=path.name)
-
-
-def _answered(work: Callable[[], T]) -> T:
-    try:
-        return work()
-    except Exception as error:
-        raise gr.Error(in_words(error), print_exception=False) from error

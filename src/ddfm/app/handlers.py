@@ -29,8 +29,8 @@ T = TypeVar("T")
 class Handlers:
     """The page's functions. Work of a session stops when it cancels, begins anew, or leaves."""
 
-    def __init__(self, studio: Studio, folders: Folders) -> None:
-        self.studio, self.folders, self.desk = studio, folders, Desk()
+    def __init__(self, studio: Studio, folders: Folders, desk: Desk) -> None:
+        self.studio, self.folders, self.desk = studio, folders, desk
 
     def restore(self, request: gr.Request) -> list[Any]:
         """The controls as the link says, and what to say of it."""
@@ -48,7 +48,8 @@ class Handlers:
             return ""
         upload = self.upload(file)
         try:
-            look = self.studio.look(upload, self.folders.make(session_of(request)))
+            folder = self.folders.make(session_of(request))
+            look = self.desk.look(lambda: self.studio.look(upload, folder))
         except Exception as error:
             return pieces.alert(in_words(error))
         picture = f'<img src="{pieces.url(look.picture)}" alt="{pieces.escape(upload.name)}" style="max-width:100%">'

@@ -1,4 +1,8 @@
-"""Work beside the page: in a thread of its own, seen step by step, stopped between two steps."""
+"""Work beside the page: in one thread of its own, seen step by step, stopped between two steps.
+
+One thread does all of it, in the order in which it came: each further thread that computes would keep a pool of workers
+and freed memory of its own (glibc's arenas), without end as requests come and go.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from typing import Any, Generic, TypeVar
 
 __all__ = ["Desk", "Progress", "Run", "Stopped"]
@@ -32,22 +37,16 @@ class Progress:
 class Run(Generic[T]):
     """Work that was begun."""
 
-    def __init__(self, work: Callable[[OnStep], T]) -> None:
+    def __init__(self, work: Callable[[OnStep], T], worker: Executor) -> None:
         self._stopping = threading.Event()
         self._news = threading.Event()
         self._begun = time.monotonic()
         self._at = (0, 0, "")
-        self._result: list[T] = []
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._do, args=(work,), daemon=True)
-        self._thread.start()
+        self._future: Future[T] = worker.submit(self._do, work)
 
-    def _do(self, work: Callable[[OnStep], T]) -> None:
-        try:
-            self._result.append(work(self._on_step))
-        except BaseException as error:  # told to whoever waits for the result
-            self._error = error
-        self._news.set()
+    def _do(self, work: Callable[[OnStep], T]) -> T:
+        self._on_step(0, 0, "")  # it may have been stopped while it waited
+        return work(self._on_step)
 
     def _on_step(self, done: int, of: int, what: str = "") -> None:
         if self._stopping.is_set():
@@ -62,20 +61,17 @@ class Run(Generic[T]):
     def updates(self, seconds: float = 0.25) -> Iterator[Progress]:
         """Progress until the work has ended, at most one in ``seconds``. A caller that goes away ends the work."""
         try:
-            while self._thread.is_alive():
+            while not self._future.done():
                 self._news.wait(1.0)
                 self._news.clear()
                 yield Progress(*self._at, time.monotonic() - self._begun)
-                self._thread.join(seconds)
+                wait([self._future], seconds)
         finally:
             self.stop()
 
     def result(self) -> T:
         """What the work gave, or raises what it raised: Stopped where it was stopped."""
-        self._thread.join()
-        if self._error:
-            raise self._error
-        return self._result[0]
+        return self._future.result()
 
 
 class Desk:
@@ -84,14 +80,33 @@ class Desk:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._runs: dict[str, Run[Any]] = {}
+        self._worker = ThreadPoolExecutor(1, "work")
+        self._looker = ThreadPoolExecutor(1, "look")
 
     def begin(self, session: str, work: Callable[[OnStep], T]) -> Run[T]:
         """Begin work for a session."""
         self.stop(session)
-        run = Run(work)
+        run = Run(work, self._worker)
         with self._lock:
             self._runs[session] = run
         return run
+
+    def do(self, work: Callable[[], T]) -> T:
+        """Work that nobody watches, in its turn."""
+        return self._worker.submit(work).result()
+
+    def look(self, work: Callable[[], T]) -> T:
+        """Something short that need not wait for the work."""
+        return self._looker.submit(work).result()
+
+    def close(self) -> None:
+        """Stop all that runs or waits."""
+        with self._lock:
+            runs = list(self._runs.values())
+        for run in runs:
+            run.stop()
+        for pool in (self._worker, self._looker):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def stop(self, session: str) -> bool:
         """Stop what runs for a session; whether anything did."""

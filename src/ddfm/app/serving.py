@@ -14,6 +14,7 @@ from ddfm._checks import DDFMError, problem
 from ddfm.app.fence import NoDownloads
 from ddfm.app.folders import Folders
 from ddfm.app.limits import Limits
+from ddfm.app.runs import Desk
 from ddfm.config import check_device
 
 __all__ = ["LOCAL", "Server", "serving"]
@@ -48,11 +49,13 @@ def serving(server: Server) -> Iterator[str]:
     folders = Folders(server.limits.minutes)
     try:
         _quiet(folders.root)
-        page, theme, css = _page(server, folders)
+        desk = Desk()
+        page, theme, css = _page(server, folders, desk)
         _, address, _ = page.launch(**_launch_options(server, folders), theme=theme, css=css)
         try:
             yield str(address)
         finally:
+            desk.close()
             page.close(verbose=False)
     finally:
         folders.close()
@@ -82,7 +85,7 @@ def _quiet(root: Path) -> None:
     }
 
 
-def _page(server: Server, folders: Folders) -> tuple[Any, Any, str]:
+def _page(server: Server, folders: Folders, desk: Desk) -> tuple[Any, Any, str]:
     try:
         import gradio as gr
     except ImportError as error:
@@ -92,7 +95,7 @@ def _page(server: Server, folders: Folders) -> tuple[Any, Any, str]:
     from ddfm.app.handlers import Handlers
     from ddfm.app.studio import Studio
 
-    handlers = Handlers(Studio(server.limits, server.device), folders)
+    handlers = Handlers(Studio(server.limits, server.device), folders, desk)
     blocks = page.build(handlers, write_examples(folders.root / "examples"))
     blocks.queue(max_size=server.limits.waiting, default_concurrency_limit=2)
     system = ["system-ui", "sans-serif"]  # Gradio's own fonts would be fetched from elsewhere
