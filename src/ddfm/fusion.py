@@ -89,7 +89,7 @@ class Fused:
         """A Pillow image, 8 bits."""
         from PIL import Image as PILImage
 
-        return PILImage.fromarray(_eight_bits(self.data))
+        return PILImage.fromarray(eight_bits(self.data))
 
 
 class Fuser:
@@ -152,7 +152,7 @@ class Fuser:
         gathered = self.config.preparation.gather(sources)
         images, notes = gathered.images, gathered.notes + self._notes() + self.palette_notes(gathered.images[0])
         check_memory(*images[0].size, self.bytes_needed(*images[0].size))
-        pictures = tuple(_eight_bits(image.data) for image in images) if gathered.transforms else ()
+        pictures = tuple(eight_bits(image.data) for image in images) if gathered.transforms else ()
         data, found = self._large(images, on_step) if self._in_strips(*images[0].size) else self._whole(images, on_step)
         report = {
             "inputs": gathered.inputs,
@@ -291,7 +291,10 @@ def _alignment(gathered: Gathered) -> dict[str, Any]:
     return {"align": {"kind": gathered.transforms[0].kind, "transforms": done}}
 
 
-def _eight_bits(data: np.ndarray) -> np.ndarray:
+def eight_bits(data: np.ndarray) -> np.ndarray:
+    """uint8 of a picture in [0, 1]; uint8 as it is."""
+    if data.dtype == np.uint8:
+        return data
     levels: np.ndarray = np.rint(data * 255).astype(np.uint8)
     return levels
 

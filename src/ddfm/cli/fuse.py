@@ -145,7 +145,9 @@ def fuse(
         "suffix": suffix,
         "preset": preset.partition("@")[0],
     }
-    raise typer.Exit(_pictures(sources, output, config, for_many, save_transform, checkerboard, overwrite, report))
+    raise typer.Exit(
+        _pictures(sources, output, config, for_many, transform, save_transform, checkerboard, overwrite, report)
+    )
 
 
 def _pictures(
@@ -153,6 +155,7 @@ def _pictures(
     output: Path,
     config: FuseConfig,
     for_many: dict[str, Any],
+    transform: Path | None,
     save_transform: Path | None,
     checkerboard: Path | None,
     overwrite: bool,
@@ -168,6 +171,8 @@ def _pictures(
     beside = Beside(save_transform, checkerboard, folder)
     _check(jobs, config, folder, overwrite, report)
     beside.check(config, overwrite)
+    read = [*sources, *(source for job in jobs for source in job.sources), *([transform] if transform else [])]
+    beside.check_apart([job.output for job in jobs], [path for path in read if path.is_file()], report)
     _hint(jobs[0], config.preset)
     return _run(jobs, config, folder, overwrite, report, beside)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ddfm._checks import problem
 from ddfm.io import raster
-from ddfm.io.files import check_target, file_sha256, os_errors, write_bytes, writing, writing_folder
+from ddfm.io.files import check_target, file_sha256, os_errors, write_bytes, write_together, writing, writing_folder
 from ddfm.io.raster import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ __all__ = [
     "read_image",
     "write_bytes",
     "write_image",
+    "write_together",
     "writing",
     "writing_folder",
 ]

@@ -14,7 +14,16 @@ import numpy as np
 from ddfm._checks import DDFMError, check_choice, problem
 from ddfm.io import write_bytes
 
-__all__ = ["ALIGNS", "KINDS", "Evidence", "Transform", "load_transforms", "resizing", "save_transforms"]
+__all__ = [
+    "ALIGNS",
+    "KINDS",
+    "Evidence",
+    "Transform",
+    "encode_transforms",
+    "load_transforms",
+    "resizing",
+    "save_transforms",
+]
 
 #: Kinds of transform. ``resize`` stretches the moving picture to the reference's size; the others come on top of it.
 KINDS = ("resize", "translation", "affine", "homography")
@@ -185,15 +194,20 @@ def _checked_size(name: str, size: Any) -> Size:
 
 def save_transforms(path: str | Path, transforms: Sequence[Transform], *, overwrite: bool = False) -> Path:
     """Write a JSON file, one transform for each source but the last; not over a file without ``overwrite``."""
+    path = Path(path)
+    write_bytes(path, encode_transforms(transforms), overwrite=overwrite)
+    return path
+
+
+def encode_transforms(transforms: Sequence[Transform]) -> bytes:
+    """The content of a file of ``save_transforms``."""
     content = {
         "format": "ddfm-transform",
         "version": VERSION,
         "meaning": "matrix takes (x, y, 1), a pixel centre of the last source, to the source that moves",
         "transforms": [transform.plain() for transform in transforms],
     }
-    path = Path(path)
-    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode(), overwrite=overwrite)
-    return path
+    return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def load_transforms(path: str | Path) -> tuple[Transform, ...]:
