@@ -328,6 +328,26 @@ def test_a_stretch_and_a_reduction_are_told(fuser):
     notes = fuser(align="resize").fuse(random((100, 40)), random((40, 40))).report["warnings"]
     assert any("stretched 2.50 times in one direction" in note for note in notes)
     assert any("reduced from 40x100 to the 40x40" in note for note in notes)
+    notes = fuser(align="resize").fuse(random((20, 20)), random((70, 50))).report["warnings"]
+    assert any("enlarged from 20x20 to the 50x70 of the last source" in note for note in notes)
+    with pytest.raises(DDFMError, match="source 1: got 15x20 pixels, expected 16x16 or more"):
+        fuser(align="resize").fuse(random((20, 15)), random((70, 50)))
+
+
+def test_transparency_of_what_was_moved_is_told(fuser):
+    rgba, other = np.random.default_rng(0).random((2, 40, 40, 4))
+    notes = fuser(align="resize").fuse(rgba[:30], other[..., 0]).report["warnings"]
+    assert "source 1: transparency is not used, the fused image is opaque" in notes
+    both = fuser(align="resize").fuse(rgba, other).report["warnings"]
+    assert [note[:22] for note in both if "transp" in note] == ["source 1: transparency", "source 2: transparency"]
+
+
+def test_of_three_sources_the_others_show_what_one_does_not(fuser):
+    pictures = np.random.default_rng(0).random((3, 40, 40))
+    known = Transform("translation", ((1, 0, 10), (0, 1, 0), (0, 0, 1)), (40, 40), (40, 40))
+    for count, rest in ((2, "the other source alone"), (3, "the other sources alone")):
+        notes = fuser(transform=(known,) * (count - 1)).fuse(*pictures[:count]).report["warnings"]
+        assert [note.endswith(rest) for note in notes if "shows" in note] == [True] * (count - 1)
 
 
 def test_scenes_keep_the_transform_of_their_first_picture(fuser, scene, monkeypatch):

@@ -86,6 +86,20 @@ def test_files_round_trip(tmp_path):
     assert list(load_transforms(path)) == known[:1]
 
 
+TURNED = ((1, 0.1, 0), (-0.1, 1, 0), (0, 0, 1))
+EVIDENCE = {"similarity": 0.5, "before": 0.4, "agree": 9, "blocks": 20, "luck": 1e-9, "return_error": 0.2}
+
+
+def test_files_by_hand_may_round_and_be_cut_from_reports(tmp_path):
+    for kind, third in (("resize", 0.33333), ("translation", 0.33333), ("affine", 0.3)):
+        matrix = ((third, 0, -0.33333), (0, third, -0.33333), (0, 0, 1))
+        change = {"kind": kind, "matrix": matrix, "moving_size": [30, 40], "fixed_size": [90, 120]}
+        change |= {"evidence": EVIDENCE, "inside": 1.0}
+        (tmp_path / "t.json").write_bytes(edited(lambda c, change=change: c["transforms"][0].update(change)))
+        (found,) = load_transforms(tmp_path / "t.json")
+        assert (found.kind, found.matrix, found.evidence.agree) == (kind, matrix, 9)
+
+
 def edited(change):
     content = {
         "format": "ddfm-transform",
@@ -114,6 +128,21 @@ def edited(change):
         (edited(lambda c: c["transforms"][0].update(fixed_size=[0, 40])), "fixed_size: got"),
         (edited(lambda c: c["transforms"][0].update(evidence={"similarity": 1})), "lacks or garbles"),
         (edited(lambda c: c["transforms"][0].update(matrix=[[1, 0, float("nan")], [0, 1, 0], [0, 0, 1]])), "finite"),
+        (edited(lambda c: c["transforms"][0].update(matrix=[["1", 0, 0], [0, 1, 0], [0, 0, 1]])), "three finite num"),
+        (edited(lambda c: c["transforms"][0].update(matrix=[[True, 0, 0], [0, 1, 0], [0, 0, 1]])), "three finite num"),
+        (edited(lambda c: c["transforms"][0].update(kind="translation", matrix=TURNED)), "Or is it affine"),
+        (
+            edited(lambda c: c["transforms"][0].update(kind="resize", matrix=shifted(2, 0))),
+            "2 pixels beside what a res",
+        ),
+        (edited(lambda c: c["transforms"][0].update(matirx=IDENTITY)), "transform 1: got the key 'matirx'.*misspelt"),
+        (edited(lambda c: c.update(evidence=None)), "the key 'evidence'"),
+        (edited(lambda c: c["transforms"][0].update(evidence=True)), "evidence: got True, expected an object"),
+        (edited(lambda c: c["transforms"][0].update(evidence=False)), "evidence: got False, expected an object"),
+        (edited(lambda c: c["transforms"][0].update(evidence=EVIDENCE | {"luck": True})), "a value that is no number"),
+        (edited(lambda c: c["transforms"][0].update(evidence=EVIDENCE | {"agree": 1.5})), "whole ones"),
+        (edited(lambda c: c["transforms"][0].update(evidence=EVIDENCE | {"x": 1})), "the key 'x'"),
+        (edited(lambda c: None).replace(b'"kind"', b'"kind": "homography", "kind"'), "'kind': got it twice"),
     ],
 )
 def test_bad_files_are_refused(tmp_path, content, match):
