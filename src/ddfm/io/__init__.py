@@ -173,6 +173,8 @@ def _finish(
     name: str = "",
 ) -> Image:
     """Turn samples into an Image: upright, alpha apart, equal channels made grey, floats in [0, 1]."""
+    import numpy as np
+
     array, notes = pixels.array, notes + pixels.notes
     if 2 <= pixels.orientation <= 8:
         array = _upright(array, pixels.orientation)
@@ -189,7 +191,8 @@ def _finish(
         notes += ("equal channels: read as grey",)
     array = array[..., 0] if array.shape[2] == 1 else array
     data, relation, more = _levels(array, pixels, span, name)
-    alpha = None if alpha is None else _unit(alpha, pixels.scale or 1)
+    if alpha is not None:
+        alpha = _unit(alpha, pixels.scale or (np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1))
     return Image(data, pixels.bit_depth, alpha, path, kind, notes + more, relation)
 
 
@@ -197,23 +200,39 @@ def _levels(
     array: np.ndarray, pixels: raster.Pixels, span: Range | None, name: str
 ) -> tuple[np.ndarray, Relation | None, tuple[str, ...]]:
     """Samples as floats in [0, 1]; where a range was put to them the relation back, and a note if nobody asked."""
-    if span is None or (span.deep_only and pixels.bit_depth == 8):
-        return _unit(array, pixels.scale), None, ()
     from ddfm.io.ranges import is_narrow, is_picture, to_levels
 
-    if span.deep_only and is_picture(array):
-        return _unit(array, 1), None, ()
-
-    if span.kind == "usual" and not is_narrow(array, pixels.scale):
-        return _unit(array, pixels.scale), None, ()
+    shallow = span is None or (span.deep_only and (pixels.bit_depth == 8 or is_picture(array)))
+    if span is None or shallow or (span.kind == "usual" and not is_narrow(array, pixels.scale)):
+        data = _unit(pixels.scale - array if pixels.inverted else array, pixels.scale or 1)
+        notes = () if shallow or array.ndim == 3 else _sliver_note(data, "their type's range")
+        return data, None, notes
     levels, relation = to_levels(array, span, pixels.scale or None, name)
-    if span.kind != "usual":
-        lost = relation.below + relation.above
-        text = f"{lost:.0%} of the values lie outside --range {span} and are clipped"
-        return levels, relation, (text,) * (lost > 0.2)
+    notes = _range_notes(levels, relation, span)
+    if pixels.inverted:
+        return 1 - levels, relation.inverted, notes
+    return levels, relation, notes
+
+
+def _range_notes(levels: np.ndarray, relation: Relation, span: Range) -> tuple[str, ...]:
+    """What should be known of a range that was put to a picture."""
     low, high = relation.values((0, 1))
-    note = f"counts {low:.0f} to {high:.0f} of 16 bits shown as black to white, as --range auto does"
-    return levels, relation, (f"{note}; for a series say --range {low:.0f}:{high:.0f}, to leave it --range full",)
+    if span.kind == "usual":
+        note = f"counts {low:.0f} to {high:.0f} of 16 bits shown as black to white, as --range auto does"
+        note += f"; for a series say --range {low:.0f}:{high:.0f}, to leave it --range full"
+        return (note, *_sliver_note(levels, f"{low:.0f} to {high:.0f}"))
+    lost = relation.below + relation.above
+    text = f"{lost:.0%} of the values lie outside --range {span} and are clipped"
+    few = () if span.kind == "full" or lost > 0.2 else _sliver_note(levels, f"{low:g} to {high:g}")
+    return (text,) * (lost > 0.2) + few
+
+
+def _sliver_note(levels: np.ndarray, of: str) -> tuple[str, ...]:
+    from ddfm.io.ranges import SLIVER, sliver
+
+    share = sliver(levels)
+    text = f"most values keep to {share:.1%} of {of}, and differ little in the picture; name theirs with --range"
+    return (f"{text} LOW:HIGH",) * (share < SLIVER)
 
 
 def _unit(array: np.ndarray, scale: int) -> np.ndarray:
