@@ -157,7 +157,7 @@ class Fuser:
         report = {
             "inputs": gathered.inputs,
             **self.settings,
-            **_alignment(gathered),
+            **alignment(gathered),
             "versions": versions(),
             "warnings": notes + found.pop("warnings"),
             "seconds": round(time.perf_counter() - begun, 3),
@@ -283,7 +283,7 @@ class Fuser:
         )
 
 
-def _alignment(gathered: Gathered) -> dict[str, Any]:
+def alignment(gathered: Gathered) -> dict[str, Any]:
     """Of the report: the transforms, and how much of the picture each source shows."""
     if not gathered.transforms:
         return {}

@@ -72,7 +72,8 @@ class Preparation:
 
     def settled(self, gathered: Gathered) -> Preparation:
         """The same with the ranges and transforms found for these sources: for more from the same cameras."""
-        ranges = tuple(image.relation.span if image.relation else None for image in gathered.images)
+        spans = [image.relation.span if image.relation else None for image in gathered.images]
+        ranges = tuple(dataclasses.replace(span, lenient=True) if span else None for span in spans)
         return dataclasses.replace(self, ranges=ranges, align="none", transforms=gathered.transforms)
 
     def check_count(self, count: int) -> None:

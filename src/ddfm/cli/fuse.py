@@ -108,6 +108,7 @@ def fuse(
     folders of frames where the output is a video, become one clip. NIfTI files, DICOM files and folders with a DICOM
     series are fused as volumes, slice by slice; the result is not for diagnosis.
     """
+    from ddfm.beside import Beside
     from ddfm.config import FuseConfig
 
     config = FuseConfig(
@@ -131,7 +132,8 @@ def fuse(
     clip = video.clip_config(fps, offset, tolerance, crf, lossless, keep_partial)
     if video.is_clip(sources, output):
         video.check_other_options(given)
-        raise typer.Exit(video.run(sources, output, config, clip, overwrite, report))
+        beside = Beside(save_transform, checkerboard)
+        raise typer.Exit(video.run(sources, output, config, clip, beside, transform, overwrite, report))
     video.check_clip_options(clip)
     for_volumes = volumes.Options(window, series, resample, keep_patient)
     if volumes.wanted(sources, for_volumes):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ddfm._checks import problem
 from ddfm.io import raster
@@ -30,12 +30,14 @@ __all__ = [
     "MAX_PIXELS",
     "SUFFIXES",
     "Image",
+    "Samples",
     "encode_image",
     "file_sha256",
     "from_array",
     "from_pil",
     "list_images",
     "read_image",
+    "read_samples",
     "write_bytes",
     "write_image",
     "write_together",
@@ -95,6 +97,22 @@ def read_image(path: str | Path, span: Range | None = None) -> Image:
     pixels = raster.decode(raw, kind, name, counts=_is_asked(span))
     notes = () if kind == suffix_kind else (f"suffix {path.suffix}, but the content is {kind}",)
     return _finish(pixels, path, kind, notes, span, name)
+
+
+class Samples(NamedTuple):
+    """A picture as it is stored, upright, (H, W) or (H, W, 3); scale: what means 1, None where nothing says so."""
+
+    array: np.ndarray
+    scale: int | None
+    bit_depth: int
+
+
+def read_samples(path: str | Path, span: Range | None = None) -> Samples:
+    """The samples that :func:`read_image` would put the range ``span`` to. Raises DDFMError as it does."""
+    raw, kind = _load(Path(path))
+    pixels = raster.decode(raw, kind, str(path), counts=_is_asked(span))
+    array, _, _ = _plain(pixels)
+    return Samples(array, pixels.scale or None, pixels.bit_depth)
 
 
 def from_array(array: np.ndarray, name: str = "array", span: Range | None = None) -> Image:
@@ -175,7 +193,16 @@ def _finish(
     """Turn samples into an Image: upright, alpha apart, equal channels made grey, floats in [0, 1]."""
     import numpy as np
 
-    array, notes = pixels.array, notes + pixels.notes
+    array, alpha, undone = _plain(pixels)
+    data, relation, more = _levels(array, pixels, span, name)
+    if alpha is not None:
+        alpha = _unit(alpha, pixels.scale or (np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1))
+    return Image(data, pixels.bit_depth, alpha, path, kind, notes + undone + more, relation)
+
+
+def _plain(pixels: raster.Pixels) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    """Samples upright, grey (H, W) where the channels are equal, else (H, W, 3); the alpha apart; what was undone."""
+    array, notes = pixels.array, pixels.notes
     if 2 <= pixels.orientation <= 8:
         array = _upright(array, pixels.orientation)
         notes += (f"EXIF orientation {pixels.orientation} applied",)
@@ -189,11 +216,7 @@ def _finish(
     if array.shape[2] == 3 and (array == array[..., :1]).all():
         array = array[..., :1]
         notes += ("equal channels: read as grey",)
-    array = array[..., 0] if array.shape[2] == 1 else array
-    data, relation, more = _levels(array, pixels, span, name)
-    if alpha is not None:
-        alpha = _unit(alpha, pixels.scale or (np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1))
-    return Image(data, pixels.bit_depth, alpha, path, kind, notes + more, relation)
+    return array[..., 0] if array.shape[2] == 1 else array, alpha, notes
 
 
 def _levels(
@@ -203,7 +226,7 @@ def _levels(
     from ddfm.io.ranges import is_narrow, is_picture, to_levels
 
     shallow = span is None or (span.deep_only and (pixels.bit_depth == 8 or is_picture(array)))
-    if span is None or shallow or (span.kind == "usual" and not is_narrow(array, pixels.scale)):
+    if span is None or shallow or (span.kind == "usual" and not is_narrow([array], pixels.scale)):
         data = _unit(pixels.scale - array if pixels.inverted else array, pixels.scale or 1)
         notes = () if shallow or array.ndim == 3 else _sliver_note(data, "their type's range")
         return data, None, notes
@@ -224,7 +247,7 @@ def _range_notes(levels: np.ndarray, relation: Relation, span: Range) -> tuple[s
     lost = relation.below + relation.above
     text = f"{lost:.0%} of the values lie outside --range {span} and are clipped"
     few = () if span.kind == "full" or lost > 0.2 else _sliver_note(levels, f"{low:g} to {high:g}")
-    return (text,) * (lost > 0.2) + few
+    return (text,) * (lost > 0.2 and not span.lenient) + few
 
 
 def _sliver_note(levels: np.ndarray, of: str) -> tuple[str, ...]:

@@ -43,14 +43,15 @@ class Range:
 
     kind: "auto" (percentiles 0.1 and 99.9, dead pixels left out), "full" (what the type can hold), "values" or
     "percentiles" with ``low`` and ``high``, or "usual": full, but auto for 16-bit grey whose values keep to less than
-    an eighth of it. deep_only:
-    leave sources of 8 bits, and floats in [0, 1], as they are.
+    an eighth of it. deep_only: leave sources of 8 bits, and floats in [0, 1], as they are. lenient: let a picture pass
+    that lies beyond the range as a whole, as one of many.
     """
 
     kind: str
     low: float = math.nan
     high: float = math.nan
     deep_only: bool = False
+    lenient: bool = False
 
     def __str__(self) -> str:
         if self.kind == "values":
@@ -142,7 +143,7 @@ def to_levels(values: np.ndarray, asked: Range, scale: int | None, name: str) ->
             part = (values[top : top + 256].astype(np.float64) - low) / (high - low)
         below, above = below + int((part < 0).sum()), above + int((part > 1).sum())
         levels[top : top + 256] = np.clip(part, 0, 1)
-    if below + above == values.size:
+    if below + above == values.size and not asked.lenient:
         got = f"values from {values.min():g} to {values.max():g}"
         raise problem(name, got, f"some within the --range {asked}", "Name their own range, or use --range auto.")
     return levels, Relation(high - low, low, below / values.size, above / values.size, str(asked))
@@ -153,11 +154,11 @@ def is_picture(values: np.ndarray) -> bool:
     return values.dtype.kind == "f" and bool(values.min() >= 0 and values.max() <= 1)  # NaN: False
 
 
-def is_narrow(values: np.ndarray, scale: int | None) -> bool:
+def is_narrow(pictures: Sequence[np.ndarray], scale: int | None) -> bool:
     """Whether 16-bit values look like counts of a camera rather than like a picture."""
-    if scale != 65535 or values.ndim != 2:
+    if scale != 65535 or any(values.ndim != 2 for values in pictures):
         return False
-    low, high = _percentiles([values], AUTO, scale)
+    low, high = _percentiles(pictures, AUTO, scale)
     return bool(0 < high - low < NARROW * scale)
 
 
