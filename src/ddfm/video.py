@@ -101,9 +101,9 @@ def fuse_videos(
 ) -> dict[str, Any]:
     """Fuse video files or folders of frames, the infrared one first, into ``output``; the report.
 
-    beside: where to keep the transform and a checkerboard of the first two frames that are fused, which it is estimated
-    on. on_frame(done, of) is called for each frame of the last source. Raises DDFMError, before any work, for sources that
-    do not fit together and for what cannot be written; ``Stopped`` at Ctrl-C.
+    beside: where to keep the transform, and a checkerboard of the first frames that are fused, which it is estimated
+    on. on_frame(done, of) is called for each frame of the last source. Raises DDFMError, before any work, for sources
+    that do not fit together and for what cannot be written; ``Stopped`` at Ctrl-C.
     """
     begun = time.perf_counter()
     config, clip = config or FuseConfig(), clip or ClipConfig()
