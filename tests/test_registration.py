@@ -396,12 +396,33 @@ def phantom():
     return np.ascontiguousarray(luma(samples.phantom(seed=0).infrared))
 
 
+def seen_through(hole, *pictures):
+    """Pictures behind the same mask, a circle or a frame."""
+    height, width = pictures[0].shape
+    y, x = np.mgrid[:height, :width]
+    y, x = y - height / 2, x - width / 2
+    inside = y**2 + x**2 < (0.45 * height) ** 2 if hole == "circle" else (abs(y) < height / 2 - 20) & (abs(x) < 100)
+    return tuple(np.where(inside, one, 0).astype(np.float32) for one in pictures)
+
+
+@pytest.mark.parametrize("hole", ["circle", "frame"])
+def test_a_mask_that_both_pictures_have_is_no_scene(hole):
+    """The rim of an endoscope stays where it is; what is seen through it is moved."""
+    infrared, visible = street(0, (250, 340))
+    moved = np.roll(infrared, (5, -8), (0, 1))
+    found = estimate(*seen_through(hole, moved, visible), "translation")
+    truth = np.array(shifted(-8, 5))
+    assert corner_error(found.array, truth, visible.shape) < 1
+
+
 UNRELATED = {
     "another scene": lambda: (phantom(), street()[1]),
     "noise": lambda: (noise(), street()[1]),
     "noise and noise": lambda: (noise(), noise(1)),
     "upside down": lambda: (street()[0][::-1].copy(), street()[1]),
     "scrambled": lambda: (scrambled(street()[0]), street()[1]),
+    "upside down through a circle": lambda: seen_through("circle", street()[0][::-1], street()[1]),
+    "scrambled in a frame": lambda: seen_through("frame", scrambled(street()[0]), street()[1]),
 }
 
 
@@ -422,6 +443,18 @@ def test_unrelated_pictures_are_not_trusted(case, kind):
 def test_too_little_to_see_is_refused(moving, match):
     with pytest.raises(DDFMError, match=match):
         estimate(moving, street()[1], "affine")
+
+
+def test_where_a_simpler_kind_does_as_well_the_evidence_says_so():
+    """A mere shift is found by an affine map as well; a turned picture by no shift."""
+    scene = street(0, (250, 340))
+    shift = estimate(*displaced(*scene, np.array(shifted(6.0, -3.0))), "affine").evidence
+    assert shift.simpler_agree >= shift.agree - 0.1 * shift.blocks
+    assert shift.simpler_apart < 1 and not shift.is_hardly_better
+    assert dataclasses.replace(shift, simpler_apart=1.5).is_hardly_better
+    turned = estimate(*displaced(*scene, random_transform("affine", 15, (200, 272), 0)), "affine").evidence
+    assert turned.simpler_agree < turned.agree - 0.1 * turned.blocks and not turned.is_hardly_better
+    assert turned.simpler_apart > 3
 
 
 def test_a_kind_that_is_unknown_names_the_nearest():

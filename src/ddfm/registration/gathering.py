@@ -10,7 +10,7 @@ import numpy as np
 from ddfm._checks import problem
 from ddfm.io import Image
 from ddfm.registration.estimation import estimate
-from ddfm.registration.transform import Transform
+from ddfm.registration.transform import SIMPLER, Transform
 from ddfm.registration.warping import apply, fill_outside, luma
 
 __all__ = ["OPAQUE", "bring_together", "named"]
@@ -79,6 +79,14 @@ def _placed(image: Image, transform: Transform, reference: np.ndarray, many: boo
         notes.append(f"reduced from {mw}x{mh} to the {w}x{h} of the last source; fine detail is gone")
     if max(h / mh, w / mw) > ENLARGED:
         notes.append(f"enlarged from {mw}x{mh} to the {w}x{h} of the last source; it shows no more detail for it")
+    evidence = transform.evidence
+    if evidence and evidence.is_hardly_better:
+        simpler = SIMPLER[transform.kind]
+        notes.append(
+            f"{transform.kind} fits hardly more of the picture than {simpler} ({evidence.agree} and "
+            f"{evidence.simpler_agree} of {evidence.blocks} blocks) and moves its corners by "
+            f"{evidence.simpler_apart:.1f} pixels from there; --align {simpler} is the safer choice"
+        )
     if image.alpha is not None:
         notes.append(OPAQUE)
     covered = transform.share_inside

@@ -28,8 +28,13 @@ __all__ = [
 #: Kinds of transform. ``resize`` stretches the moving picture to the reference's size; the others come on top of it.
 KINDS = ("resize", "translation", "affine", "homography")
 ALIGNS = ("none", *KINDS)
+#: The next simpler kind that is estimated too.
+SIMPLER = {"affine": "translation", "homography": "affine"}
 #: How far, in pixels of the moving picture, a matrix may put the picture beside what its kind allows: rounding by hand.
 SLACK = 0.05
+#: A kind with more freedom is worth it where so large a share of the blocks more agrees; it is of no matter where the
+#: corners of the two lie within so many pixels.
+GAIN, APART = 0.1, 1.0
 #: Of the file: a change of what it means gives a new one.
 VERSION = 1
 MOST_BYTES = 1 << 20
@@ -48,7 +53,9 @@ class Evidence:
     similarity: correlation of the orientation fields with the transform, in [-1, 1]. before: the same with the mere
     resize. agree, blocks: how many of the picture's blocks fit best where the transform puts them, and of how many.
     luck: probability that as many do of unrelated pictures. return_error: pixels of the reference, mean over its
-    corners, by which the transform and one estimated the other way round miss each other.
+    corners, by which the transform and one estimated the other way round miss each other. simpler_agree: blocks that
+    fit best where the next simpler kind puts them; simpler_apart: pixels of the reference, mean over its corners,
+    between the two; None where there is none, and in files from before.
     """
 
     similarity: float
@@ -57,6 +64,15 @@ class Evidence:
     blocks: int
     luck: float
     return_error: float
+    simpler_agree: int | None = None
+    simpler_apart: float | None = None
+
+    @property
+    def is_hardly_better(self) -> bool:
+        """Whether the simpler kind does about as well, and elsewhere: what lies between them nothing vouches for."""
+        if self.simpler_agree is None or self.simpler_apart is None:
+            return False
+        return self.simpler_apart > APART and self.agree < self.simpler_agree + GAIN * self.blocks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,9 +310,11 @@ def _is_number(value: Any) -> bool:
 def _read_evidence(evidence: Any, name: str) -> Evidence:
     if not isinstance(evidence, dict):
         raise problem("evidence", repr(evidence)[:80], "an object, or null")
-    values = {field.name: evidence[field.name] for field in dataclasses.fields(Evidence)}
-    _check_keys(evidence, tuple(values), name)
-    counts = (values["agree"], values["blocks"])
+    fields = dataclasses.fields(Evidence)
+    _check_keys(evidence, [field.name for field in fields], name)
+    values = {field.name: evidence[field.name] for field in fields if field.default is dataclasses.MISSING}
+    values |= {field.name: evidence[field.name] for field in fields if evidence.get(field.name) is not None}
+    counts = [values[key] for key in ("agree", "blocks", "simpler_agree") if key in values]
     if not all(_is_number(value) for value in values.values()) or not all(type(count) is int for count in counts):
         raise problem("evidence", "a value that is no number", "numbers; agree and blocks whole ones")
     return Evidence(**values)
