@@ -237,8 +237,9 @@ def test_outside_only_the_reference_speaks(channels):
     assert filled.dtype == np.float32 and filled.shape == moving.shape
     assert np.array_equal(filled[inside], warped[inside])
     other = luma(reference) if moving.ndim == 2 else np.broadcast_to(reference.reshape(200, 300, -1), moving.shape)
-    # exp(-20) of the border's pixels is left 20 bands of 4 pixels away
-    np.testing.assert_allclose(filled[:, :60], other[:, :60], atol=1e-7)
+    # exp(-4) of the border's pixels is left 4 bands of 25 pixels away, exp(-6) at the end
+    assert np.abs(filled[:, :50] - other[:, :50]).max() < 0.02
+    assert np.abs(filled[:, 0] - other[:, 0]).max() < 0.003
     # at the seam the border pixel goes on: no edge between two levels
     np.testing.assert_allclose(filled[:, 149], filled[:, 150], atol=0.25)
     assert np.abs(other[:, 149] - filled[:, 150]).max() > 0.8
