@@ -88,7 +88,8 @@ class Relation:
     @property
     def span(self) -> Range:
         """The range by its values."""
-        return Range("values", *sorted((self.offset, self.offset + self.slope)))
+        one, other = self.offset, self.offset + self.slope
+        return Range("values", min(one, other), max(one, other))
 
     @property
     def inverted(self) -> Relation:

@@ -136,7 +136,7 @@ class VideoClip:
         with self._opened() as (container, stream):
             self._zero = _zero(container, stream)
             scan = _scan(path, stream.index)
-            sample = []
+            sample: list[Samples] = []
             for frame, _ in _decoded(container, stream):  # what the stream says of itself can be less true
                 if not sample:
                     self.info = self._describe(container, stream, scan, frame)

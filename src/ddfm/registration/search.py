@@ -204,7 +204,7 @@ def simplified(moving: np.ndarray, fixed: np.ndarray, matrix: np.ndarray, kind: 
 
 def _nearest(matrix: np.ndarray, kind: str, shape: tuple[int, ...]) -> np.ndarray:
     """The translation or affine map that is nearest to a matrix over a picture, by least squares."""
-    points = np.column_stack([x.ravel() for x in np.mgrid[0 : shape[1] : 9j, 0 : shape[0] : 9j]])  # type: ignore[misc]
+    points = np.column_stack([x.ravel() for x in np.mgrid[0 : shape[1] : 9j, 0 : shape[0] : 9j]])
     there = project(matrix, points)
     if kind == "translation":
         return _shift(*(there - points).mean(0))
