@@ -11,6 +11,7 @@ from PIL import Image
 from ddfm import cli, registration, samples
 from ddfm._checks import DDFMError
 from ddfm.fusion import FuseConfig, Fuser
+from ddfm.io import files as files_module
 from ddfm.io import from_array
 from ddfm.registration import Transform, load_transforms
 from ddfm.registration.transform import corner_error
@@ -116,6 +117,109 @@ def test_nothing_is_overwritten_unasked(ddfm, folder):
         assert ddfm(*words, "-o", "f.png", option, name, "--overwrite")[0] == 0
         assert (folder / name).read_bytes() != b"mine"
         (folder / "f.png").unlink()
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (("--checkerboard", "ir/a.png"), "--checkerboard: got ir/a.png, expected another file than a source"),
+        (("--save-transform", "vis/a.png"), "--save-transform: got vis/a.png, expected another file than a source"),
+        (("--checkerboard", "link.png"), "--checkerboard: got link.png, expected another file than a source"),
+        (("-o", "hard.png"), "--output: got hard.png, expected another file than a source"),
+        (("--checkerboard", "f.png"), "--checkerboard: got f.png, which is the file of --output too"),
+        (("--checkerboard", "ir/../f.png"), "which is the file of --output too"),
+        (("--save-transform", "f.png"), "--save-transform: got f.png, which is the file of --output too"),
+        (("--save-transform", "x.png", "--checkerboard", "x.png"), "which is the file of --save-transform too"),
+        (("--save-transform", "r.json", "--report", "r.json"), "--report: got r.json, which is the file of --save-tr"),
+    ],
+)
+def test_no_source_is_replaced_and_no_two_files_are_one(ddfm, folder, words, match):
+    (folder / "link.png").symlink_to(folder / "ir/a.png")
+    (folder / "hard.png").hardlink_to(folder / "vis/a.png")
+    before = {path: (folder / path).read_bytes() for path in files(folder)}
+    code, text = ddfm("ir/a.png", "vis/a.png", "-o", "f.png", "--align", "resize", *words, "--overwrite")
+    assert code == 2 and match in text, text
+    assert {path: (folder / path).read_bytes() for path in files(folder)} == before
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (("--checkerboard", "ir"), "--checkerboard: got ir/a.png, expected another file than a source"),
+        (("--checkerboard", "vis"), "--checkerboard: got vis/a.png, expected another file than a source"),
+        (("--checkerboard", "link"), "--checkerboard: got link, the folder of the results"),
+        (("--report", "out/.ddfm-journal.jsonl"), "--report: got out/.ddfm-journal.jsonl, which is the file of the j"),
+    ],
+)
+def test_of_folders_no_source_of_any_pair_is_replaced(ddfm, folder, words, match):
+    (folder / "out").mkdir()
+    (folder / "link").symlink_to(folder / "out")
+    before = {path: (folder / path).read_bytes() for path in files(folder)}
+    code, text = ddfm("ir", "vis", "-o", "out", "--align", "resize", *words, "--overwrite")
+    assert code == 2 and match in text, text
+    assert {path: (folder / path).read_bytes() for path in files(folder)} == before
+
+
+def test_a_transform_or_a_manifest_that_is_read_is_not_written(ddfm, folder):
+    (folder / "m.csv").write_text("ir,vis\nir/a.png,vis/a.png\n")
+    words = ("--align", "resize", "--overwrite", "-o")
+    for manifest, target in (("m.csv", "out"),):
+        (folder / "out").mkdir()
+        (folder / "out/a.json").symlink_to(folder / manifest)
+        code, text = ddfm(manifest, *words, target, "--save-transform", "t")
+        assert code == 0, text
+        (folder / "t/a.json").unlink()
+        (folder / "t/a.json").symlink_to(folder / manifest)
+        code, text = ddfm(manifest, *words, target, "--save-transform", "t")
+        assert code == 2 and "t/a.json, expected another file than a source" in text
+    ddfm("ir/a.png", "vis/a.png", *words, "f.png", "--save-transform", "t.png")
+    code, text = ddfm("ir/a.png", "vis/a.png", "--transform", "t.png", "-o", "t.png", "--overwrite")
+    assert code == 2 and "--output: got t.png, expected another file than a source" in text
+
+
+def test_where_one_file_fails_none_is_left_behind_and_what_was_there_is_back(folder, monkeypatch):
+    real, names = files_module.publish, ("t.json", "c.png", "f.png")
+
+    def fail(part, path):
+        if path.name == "f.png":
+            raise OSError(28, "No space left on device")
+        real(part, path)
+
+    monkeypatch.setattr(files_module, "publish", fail)
+    contents = {folder / name: b"new" for name in names}
+    before = files(folder)
+    with pytest.raises(DDFMError, match="No space"):
+        files_module.write_together(contents)
+    assert files(folder) == before
+    (folder / "t.json").write_bytes(b"mine")
+    (folder / "f.png").mkdir()
+    with pytest.raises(DDFMError, match="a folder, expected a file name"):
+        files_module.write_together(contents, overwrite=True)
+    assert (folder / "t.json").read_bytes() == b"mine" and files(folder) == sorted([*before, "t.json"])
+
+
+def test_what_is_replaced_comes_back(folder, monkeypatch):
+    one, two = folder / "one", folder / "two"
+    one.write_bytes(b"mine")
+    monkeypatch.setattr(files_module, "publish", lambda part, path: (_ for _ in ()).throw(FileExistsError))
+    real = type(one).replace
+    monkeypatch.setattr(type(one), "replace", lambda self, to: real(self, to) if to.name != "two" else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        files_module.write_together({one: b"new", two: b"new"}, overwrite=True)
+    assert one.read_bytes() == b"mine" and not [name for name in files(folder) if name.endswith(".part")]
+
+
+def test_files_beside_results_that_were_kept_are_made_when_asked_for_later(ddfm, folder, monkeypatch):
+    words = ("ir", "vis", "-o", "out", "--align", "resize")
+    assert "3 fused" in ddfm(*words)[1]
+    monkeypatch.setattr(Fuser, "fuse", None)  # needs no fusion
+    assert "3 kept" in ddfm(*words, "--save-transform", "t", "--checkerboard", "c")[1]
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert "3 fused" in ddfm("ir", "vis", "-o", "new", *words[4:], "--save-transform", "T", "--checkerboard", "C")[1]
+    for stem in "abc":
+        assert (folder / f"t/{stem}.json").read_bytes() == (folder / f"T/{stem}.json").read_bytes()
+        assert (folder / f"c/{stem}.png").read_bytes() == (folder / f"C/{stem}.png").read_bytes()
 
 
 def test_folders_estimate_for_each_pair_and_leave_out_what_cannot_be_trusted(ddfm, folder):
@@ -224,6 +328,26 @@ def test_a_stretch_and_a_reduction_are_told(fuser):
     notes = fuser(align="resize").fuse(random((100, 40)), random((40, 40))).report["warnings"]
     assert any("stretched 2.50 times in one direction" in note for note in notes)
     assert any("reduced from 40x100 to the 40x40" in note for note in notes)
+    notes = fuser(align="resize").fuse(random((20, 20)), random((70, 50))).report["warnings"]
+    assert any("enlarged from 20x20 to the 50x70 of the last source" in note for note in notes)
+    with pytest.raises(DDFMError, match="source 1: got 15x20 pixels, expected 16x16 or more"):
+        fuser(align="resize").fuse(random((20, 15)), random((70, 50)))
+
+
+def test_transparency_of_what_was_moved_is_told(fuser):
+    rgba, other = np.random.default_rng(0).random((2, 40, 40, 4))
+    notes = fuser(align="resize").fuse(rgba[:30], other[..., 0]).report["warnings"]
+    assert "source 1: transparency is not used, the fused image is opaque" in notes
+    both = fuser(align="resize").fuse(rgba, other).report["warnings"]
+    assert [note[:22] for note in both if "transp" in note] == ["source 1: transparency", "source 2: transparency"]
+
+
+def test_of_three_sources_the_others_show_what_one_does_not(fuser):
+    pictures = np.random.default_rng(0).random((3, 40, 40))
+    known = Transform("translation", ((1, 0, 10), (0, 1, 0), (0, 0, 1)), (40, 40), (40, 40))
+    for count, rest in ((2, "the other source alone"), (3, "the other sources alone")):
+        notes = fuser(transform=(known,) * (count - 1)).fuse(*pictures[:count]).report["warnings"]
+        assert [note.endswith(rest) for note in notes if "shows" in note] == [True] * (count - 1)
 
 
 def test_scenes_keep_the_transform_of_their_first_picture(fuser, scene, monkeypatch):

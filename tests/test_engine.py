@@ -75,7 +75,7 @@ def test_the_line_is_there_before_the_picture(ddfm, pairs, tiny_prior, monkeypat
     def killed(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ddfm.engine.write_bytes", killed)
+    monkeypatch.setattr("ddfm.engine.write_together", killed)
     with pytest.raises(KeyboardInterrupt):
         list(engine.run(jobs, fuser, journal=Path("out") / JOURNAL))
     monkeypatch.undo()

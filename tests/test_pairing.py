@@ -380,7 +380,7 @@ def test_templates(tmp_path):
         ("", "before the suffix"),
         ("{stem}\u202e", "without folders"),
         ("{stem}" + "x" * 255, "255 bytes"),
-        ("all", "2 name(s) for two results"),
+        ("all", "1 name for 3 results"),
     ],
 )
 def test_templates_that_are_refused(name, word, tmp_path):

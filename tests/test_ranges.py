@@ -93,6 +93,59 @@ def test_dead_pixels_do_not_spoil_the_automatic_range():
     assert 20000 <= low < 20030 and 24970 < high <= 25000  # 0.1 % of 5000 counts is 5, doubled and more for chance
 
 
+@pytest.mark.parametrize("share", [0.0011, 0.005, 0.019])
+@pytest.mark.parametrize("stuck", [0, 65535, "either", "anywhere"])
+def test_more_dead_pixels_neither(share, stuck):
+    """Up to 2 %, stuck at the ends or at values of their own, all over the picture."""
+    data, rng = counts(20000, 23000, (200, 250)), np.random.default_rng(1)
+    dead = rng.permutation(data.size)[: round(share * data.size)]
+    values = {"either": rng.choice([0, 65535], dead.size), "anywhere": rng.integers(0, 65536, dead.size)}
+    data.flat[dead] = values.get(stuck, stuck)
+    for asked in (AUTO, USUAL):
+        low, high = from_array(data, "x", asked).relation.values((0, 1))
+        # those at values of their own may by chance be near the others; 3 spans of 3000 lie between
+        slack = 30 if stuck != "anywhere" else 3000 * 3 * (share > 0.01)
+        assert 20000 - slack <= low < 20030 and 22970 < high <= 23000 + slack
+
+
+@pytest.mark.parametrize("dead", [0, 0.005])
+def test_a_small_hot_target_is_no_dead_pixel(dead):
+    """Half a percent of the picture, up to three times the span of the rest above it: its own differences show."""
+    data, rng = counts(20000, 23000, (200, 200)), np.random.default_rng(1)
+    data[50:60, 50:70] = rng.integers(27000, 32000, (10, 20))
+    place = rng.permutation(data.size)[: round(dead * data.size)]
+    place = place[(data.ravel()[place] < 23001)]
+    data.flat[place] = 65535
+    low, high = to_levels(data, AUTO, 65535, "x")[1].values((0, 1))
+    assert 20000 <= low < 20030 and 30500 < high <= 32000
+
+
+@pytest.mark.parametrize("share", [0.03, 0.1])
+def test_where_too_many_are_stuck_it_is_said_that_the_rest_differs_little(share):
+    data = counts(20000, 23000, (200, 200))
+    data.flat[np.random.default_rng(1).permutation(data.size)[: round(share * data.size)]] = 65535
+    data.flat[np.random.default_rng(2).permutation(data.size)[: round(0.025 * data.size)]] = 0
+    if share == 0.1:
+        data[data == 0] = 20000
+    for asked in (AUTO, USUAL, Range("values", 0, 65535)):
+        (note,) = from_array(data, "x", asked).notes
+        assert note.startswith("most values keep to") and note.endswith("name theirs with --range LOW:HIGH")
+    (note,) = from_array(counts(20000, 23000), "x", Range("values", 0, 65535)).notes
+    assert note.startswith("most values keep to 4.1% of 0 to 65535")  # nine tenths of 3000
+    assert not from_array(counts(20000, 23000), "x", FULL).notes  # it was asked for
+
+
+def test_values_wider_than_a_number_can_say_are_refused():
+    data = np.full((20, 20), -1.7e308)
+    data[10:] = 1.7e308
+    with pytest.raises(DDFMError, match=r"x: got values from -1.7e\+308 to 1.7e\+308.*--range LOW:HIGH"):
+        from_array(data, "x", AUTO)
+    with pytest.raises(DDFMError, match="range: got"):
+        parse_ranges("-1.7e308:1.7e308")
+    data[0, :5] = 1.6e308
+    assert from_array(data / 4, "x", Range("values", 0, 1e308)).data.max() <= 1
+
+
 @pytest.mark.parametrize("scale", [1.0, 5.0])
 def test_kelvins_and_degrees(tmp_path, scale):
     kelvin = (280 + scale * np.random.default_rng(0).random((20, 30))).astype(np.float32)
@@ -215,10 +268,50 @@ def test_refused_with_a_remedy(fuser, sources, options, match):
         fuser(**options).fuse(*sources)
 
 
-def test_white_is_zero_floats_are_refused(tmp_path):
-    tifffile.imwrite(tmp_path / "x.tif", np.float32([[280, 300]] * 20), photometric="miniswhite")
-    with pytest.raises(DDFMError, match="zero is white"):
-        read_image(tmp_path / "x.tif", AUTO)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_where_zero_is_white_ranges_are_of_the_stored_values_and_lead_back_to_them(tmp_path, dtype):
+    stored = np.arange(0, 120, dtype=dtype).reshape(10, 12)
+    tifffile.imwrite(tmp_path / "x.tif", stored, photometric="miniswhite")
+    image = read_image(tmp_path / "x.tif", Range("values", 10, 100))
+    inside = (stored >= 10) & (stored <= 100)
+    assert image.relation.slope == -90 and image.relation.offset == 100
+    # a float32 level resolves 2**-24 of the span, and 1 less it no more
+    np.testing.assert_allclose(image.relation.values(image.data)[inside], stored[inside], atol=90 * 2**-23)
+    assert (image.data[stored < 10] == 1).all() and (image.data[stored > 100] == 0).all()
+    assert (image.relation.below, image.relation.above) == (19 / 120, 10 / 120)
+    again = read_image(tmp_path / "x.tif", image.relation.span)
+    assert np.array_equal(again.data, image.data)
+    assert "white is zero: inverted" in image.notes
+
+
+@pytest.mark.parametrize("asked", [None, USUAL, FULL], ids=str)
+def test_where_zero_is_white_and_nobody_names_a_range_it_is_what_it_was(tmp_path, asked):
+    stored = counts(0, 65535)
+    tifffile.imwrite(tmp_path / "x.tif", stored, photometric="miniswhite")
+    image = read_image(tmp_path / "x.tif", asked)
+    np.testing.assert_allclose(image.data, (65535 - stored.astype(float)) / 65535, atol=2**-24 * 1.5)
+    assert image.notes == ("white is zero: inverted",)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
+def test_premultiplied_transparency_and_ranges(tmp_path, dtype):
+    opaque = np.iinfo(dtype).max if dtype != "float32" else 1
+    plain, alpha = counts(2000, 8000), np.full((40, 50), opaque, dtype)
+    alpha[:, :10] = opaque // 2
+    stored = np.dstack([np.rint(plain * (alpha / opaque)), alpha]).astype(dtype)
+    tifffile.imwrite(
+        tmp_path / "x.tif", stored, photometric="minisblack", planarconfig="contig", extrasamples=["assocalpha"]
+    )
+    if dtype != "uint16":  # nothing says what an opaque pixel has
+        with pytest.raises(DDFMError, match=r"premultiplied transparency.*without transparency"):
+            read_image(tmp_path / "x.tif", AUTO)
+        return
+    image = read_image(tmp_path / "x.tif", Range("values", 1000, 9000))
+    # half a count was lost where the stored value was rounded, twice that where it was halved
+    np.testing.assert_allclose(image.relation.values(image.data), plain, atol=1.1)
+    assert set(np.unique(np.rint(image.alpha * 65535))) == {65535 // 2, 65535}
+    low, high = read_image(tmp_path / "x.tif", AUTO).relation.values((0, 1))
+    assert 2000 <= low < 2030 and 7970 < high <= 8000
 
 
 def test_much_that_is_clipped_is_said():

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ddfm._checks import problem
-from ddfm.fusion import FuseConfig, Fused
-from ddfm.io import SUFFIXES, encode_image, write_bytes
-from ddfm.planning import Job
+from ddfm.fusion import FuseConfig, eight_bits
+from ddfm.io import SUFFIXES, encode_image
+from ddfm.journal import JOURNAL
+from ddfm.planning import check_targets
+from ddfm.registration import Transform, checkerboard
+from ddfm.registration.transform import encode_transforms
 
 __all__ = ["Beside"]
+
+_SUFFIXES = {"--save-transform": ".json", "--checkerboard": ".png"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Beside:
-    """Where transform and checkerboard of each job go.
+    """Where transform and checkerboard of each result go.
 
-    transform, checkerboard: files; with ``folder``, the output folder of many jobs, they are folders, and the files in
-    them are called as the results are.
+    transform, checkerboard: files; with ``folder``, the output folder of many results, they are folders, and the files
+    in them are called as the results are.
     """
 
     transform: Path | None = None
@@ -36,39 +44,60 @@ class Beside:
         for option, path in self._asked.items():
             self._check_path(option, path, overwrite)
 
-    def check_free(self, job: Job, overwrite: bool) -> None:
-        """Refuse a job whose files beside it exist. Raises DDFMError."""
-        for option, path in self._paths(job).items():
+    def check_apart(self, outputs: Sequence[Path], sources: Sequence[Path], report: Path | None = None) -> None:
+        """Refuse, before any work, to write onto a source, or two of the files into one. Raises DDFMError."""
+        check_targets(self._targets(outputs, report), sources)
+
+    def check_free(self, output: Path, overwrite: bool) -> None:
+        """Refuse a result whose files beside it exist. Raises DDFMError."""
+        for option, path in self.paths(output).items():
             if not overwrite and os.path.lexists(path):
                 raise problem(option, f"{path}, which exists", "a new name", "Allow it with --overwrite.")
 
-    def write(self, job: Job, fused: Fused, overwrite: bool) -> None:
-        """Write what was asked for. Raises DDFMError."""
-        for option, path in self._paths(job).items():
-            path.parent.mkdir(parents=True, exist_ok=True)
+    def contents(
+        self, output: Path, transforms: Sequence[Transform], pictures: Sequence[np.ndarray]
+    ) -> dict[Path, bytes]:
+        """What was asked for beside that result; pictures: the sources on one grid, uint8 or float in [0, 1]."""
+        found = {}
+        for option, path in self.paths(output).items():
             if option == "--save-transform":
-                fused.save_transform(path, overwrite=overwrite)
+                found[path] = encode_transforms(transforms)
             else:
-                write_bytes(path, encode_image(fused.checkerboard(), path.suffix), overwrite=overwrite)
+                first, last = (eight_bits(pictures[k]) / np.float32(255) for k in (0, -1))
+                found[path] = encode_image(checkerboard(first, last), path.suffix)
+        return found
+
+    def missing(self, output: Path) -> bool:
+        """Whether a file beside that result is still to be made."""
+        return not all(os.path.lexists(path) for path in self.paths(output).values())
+
+    def paths(self, output: Path) -> dict[str, Path]:
+        """The file of each option for this result."""
+        if not self.folder:
+            return self._asked
+        below = output.relative_to(self.folder)
+        return {option: (path / below).with_suffix(_SUFFIXES[option]) for option, path in self._asked.items()}
+
+    def _targets(self, outputs: Sequence[Path], report: Path | None) -> Iterator[tuple[str, Path]]:
+        for output in outputs:
+            yield "--output", output
+        for output in outputs:
+            yield from self.paths(output).items()
+        if self.folder:
+            yield "the journal", self.folder / JOURNAL
+        if report:
+            yield "--report", report
 
     @property
     def _asked(self) -> dict[str, Path]:
         both = {"--save-transform": self.transform, "--checkerboard": self.checkerboard}
         return {option: path for option, path in both.items() if path}
 
-    def _paths(self, job: Job) -> dict[str, Path]:
-        """The file of each option for this job."""
-        if not self.folder:
-            return self._asked
-        below = job.output.relative_to(self.folder)
-        suffixes = {"--save-transform": ".json", "--checkerboard": ".png"}
-        return {option: (path / below).with_suffix(suffixes[option]) for option, path in self._asked.items()}
-
     def _check_path(self, option: str, path: Path, overwrite: bool) -> None:
         if self.folder:
             if path.exists() and not path.is_dir():
                 raise problem(option, f"{path}, a file", "a folder, as there are many results")
-            if path.absolute() == self.folder.absolute():
+            if path.resolve() == self.folder.resolve():
                 raise problem(option, f"{path}, the folder of the results", "another folder")
             return
         if path.is_dir() or not path.parent.is_dir():

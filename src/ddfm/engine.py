@@ -15,7 +15,7 @@ from ddfm._checks import DDFMError, explained, problem
 from ddfm._provenance import now
 from ddfm.beside import Beside
 from ddfm.fusion import Fuser
-from ddfm.io import SUFFIXES, write_bytes
+from ddfm.io import SUFFIXES, write_together
 from ddfm.journal import JOURNAL, Journal, append_record
 from ddfm.planning import Job, kind_of, plan
 
@@ -51,7 +51,7 @@ def run(
         key = job_key(job, fuser)
         vouched = None if overwrite or not book else book.vouched(job.output, key)
         outcome = (
-            Outcome(job, "kept", vouched)
+            _keep(job, fuser, key, vouched, beside or Beside())
             if vouched
             else _attempt(job, fuser, key, overwrite, book, on_step, beside or Beside())
         )
@@ -69,27 +69,50 @@ def _attempt(
     on_step: Callable[[Job, int, int], Any] | None,
     beside: Beside,
 ) -> Outcome:
-    base: dict[str, Any] = {"tool": "ddfm", "time": now(), "output": str(job.output)}
     try:
         check_free(job.output, overwrite)
-        beside.check_free(job, overwrite)
+        beside.check_free(job.output, overwrite)
         fused = fuser.fuse(*job.sources, on_step=lambda i, n: on_step(job, i, n) if on_step else None)
         content = fused.encode(job.output.suffix)
         checksum = hashlib.sha256(content).hexdigest()
-        record = base | fused.report | {"output_sha256": checksum, "status": "fused", "key": key}
-        _make_folder(job.output.parent)
-        beside.write(job, fused, overwrite)
+        record = _base(job) | fused.report | {"output_sha256": checksum, "status": "fused", "key": key}
+        contents = beside.contents(job.output, fused.transforms, fused.pictures)
+        for path in (job.output, *contents):
+            _make_folder(path.parent)
         if book:  # before the file has its name: whoever sees the file finds the line
             book.append(job.output, record)
-        write_bytes(job.output, content, overwrite=overwrite)
+        write_together(contents | {job.output: content}, overwrite=overwrite)
     except (DDFMError, MemoryError, RuntimeError) as error:
         made = None if overwrite or not book else book.vouched(job.output, key)
         if made:  # by another run in the same folder, meanwhile
             return Outcome(job, "kept", made)
-        inputs = [{"path": str(p)} for p in job.sources]
-        failed = {"inputs": inputs, "error": _reason(error, job), "status": "failed", "key": key}
-        return Outcome(job, "failed", base | failed)
+        return _failed(job, key, error)
     return Outcome(job, "fused", record)
+
+
+def _keep(job: Job, fuser: Fuser, key: str, vouched: dict[str, Any], beside: Beside) -> Outcome:
+    """What an earlier run made; files beside it that are asked for only now are made, which needs no fusion."""
+    if beside.missing(job.output):
+        try:
+            gathered = fuser.config.preparation.gather(job.sources)
+            contents = beside.contents(job.output, gathered.transforms, [image.data for image in gathered.images])
+            for path in contents:
+                _make_folder(path.parent)
+            write_together({path: content for path, content in contents.items() if not os.path.lexists(path)})
+        except (DDFMError, MemoryError, RuntimeError) as error:
+            return _failed(job, key, error)
+    return Outcome(job, "kept", vouched)
+
+
+def _failed(job: Job, key: str, error: Exception) -> Outcome:
+    inputs = [{"path": str(p)} for p in job.sources]
+    return Outcome(
+        job, "failed", _base(job) | {"inputs": inputs, "error": _reason(error, job), "status": "failed", "key": key}
+    )
+
+
+def _base(job: Job) -> dict[str, Any]:
+    return {"tool": "ddfm", "time": now(), "output": str(job.output)}
 
 
 def _reason(error: Exception, job: Job) -> str:

@@ -89,7 +89,7 @@ class Fused:
         """A Pillow image, 8 bits."""
         from PIL import Image as PILImage
 
-        return PILImage.fromarray(_eight_bits(self.data))
+        return PILImage.fromarray(eight_bits(self.data))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -194,7 +194,7 @@ class Fuser:
         gathered = self.config.preparation.gather(sources)
         images, notes = gathered.images, gathered.notes + self._notes() + self.palette_notes(gathered.images[0])
         check_memory(*images[0].size, self.bytes_needed(*images[0].size))
-        pictures = tuple(_eight_bits(image.data) for image in images) if gathered.transforms else ()
+        pictures = tuple(eight_bits(image.data) for image in images) if gathered.transforms else ()
         return Opened(gathered, notes, pictures)
 
     def result(self, opened: Opened, data: np.ndarray, found: dict[str, Any], seconds: float) -> Fused:
@@ -203,7 +203,7 @@ class Fuser:
         report = {
             "inputs": gathered.inputs,
             **self.settings,
-            **_alignment(gathered),
+            **alignment(gathered),
             "versions": versions(),
             "warnings": opened.notes + found.pop("warnings"),
             "seconds": round(seconds, 3),
@@ -338,7 +338,7 @@ class Fuser:
         )
 
 
-def _alignment(gathered: Gathered) -> dict[str, Any]:
+def alignment(gathered: Gathered) -> dict[str, Any]:
     """Of the report: the transforms, and how much of the picture each source shows."""
     if not gathered.transforms:
         return {}
@@ -346,7 +346,10 @@ def _alignment(gathered: Gathered) -> dict[str, Any]:
     return {"align": {"kind": gathered.transforms[0].kind, "transforms": done}}
 
 
-def _eight_bits(data: np.ndarray) -> np.ndarray:
+def eight_bits(data: np.ndarray) -> np.ndarray:
+    """uint8 of a picture in [0, 1]; uint8 as it is."""
+    if data.dtype == np.uint8:
+        return data
     levels: np.ndarray = np.rint(data * 255).astype(np.uint8)
     return levels
 

@@ -97,15 +97,15 @@ def check_names(names: Sequence[str], groups: Sequence[Group], folder: Path) -> 
     Names that differ only in case or Unicode form are refused where ``folder``'s file system takes them for one.
     """
     remedy = "Make them differ: --name '{parent}_{stem}', or the column output of a manifest."
-    first: dict[str, Group] = {}
-    twice = []
+    labels: dict[str, list[str]] = {}
     for name, group in zip(names, groups, strict=True):
-        if name in first:
-            twice.append(f"{name}: {first[name].label} and {group.label}")
-        first.setdefault(name, group)
+        labels.setdefault(name, []).append(group.label)
+    twice = [f"{name}: {' and '.join(shared)}" for name, shared in labels.items() if len(shared) > 1]
     if twice:
-        raise problem("--output", f"{len(twice)} name(s) for two results", "a name for each", remedy + listed(twice))
-    inside = [f"{name}: {above} is a result" for name in names for above in _folders(name) if above in first]
+        results = sum(len(shared) for shared in labels.values() if len(shared) > 1)
+        got = f"{len(twice)} name{'s' * (len(twice) > 1)} for {results} results"
+        raise problem("--output", got, "a name for each", remedy + listed(twice))
+    inside = [f"{name}: {above} is a result" for name in names for above in _folders(name) if above in labels]
     if inside:
         raise problem("--output", "a result where a folder should be", "names that differ", listed(inside).strip())
     alike = _alike(names)

@@ -16,7 +16,7 @@ from ddfm._checks import DDFMWarning, problem
 from ddfm.io import Image, file_sha256, from_array, from_pil, read_image
 from ddfm.io.ranges import USUAL, Range, local_contrast
 from ddfm.pipeline import MIN_SIZE
-from ddfm.registration.gathering import bring_together, named
+from ddfm.registration.gathering import OPAQUE, bring_together, named
 from ddfm.registration.transform import Transform
 
 __all__ = ["Gathered", "Preparation", "Source", "check_images", "describe", "open_source"]
@@ -72,7 +72,8 @@ class Preparation:
 
     def settled(self, gathered: Gathered) -> Preparation:
         """The same with the ranges and transforms found for these sources: for more from the same cameras."""
-        ranges = tuple(image.relation.span if image.relation else None for image in gathered.images)
+        spans = [image.relation.span if image.relation else None for image in gathered.images]
+        ranges = tuple(dataclasses.replace(span, lenient=True) if span else None for span in spans)
         return dataclasses.replace(self, ranges=ranges, align="none", transforms=gathered.transforms)
 
     def check_count(self, count: int) -> None:
@@ -89,6 +90,8 @@ class Preparation:
         inputs = [describe(image) for image in images]
         transforms: tuple[Transform, ...] = ()
         if self.aligns and len(images) > 1:
+            for n, image in enumerate(images, 1):
+                _check_large_enough(image, n)
             images, transforms = bring_together(images, self.align, self.transforms)
         return Gathered(images, inputs, check_images(images), transforms)
 
@@ -159,17 +162,21 @@ def check_images(images: Sequence[Image]) -> list[str]:
             "one size (width x height)",
             "Of one field of view? Then --align resize; of cameras beside each other: --align affine.",
         )
-    if min(sizes[0]) < MIN_SIZE:
-        height, width = sizes[0]
-        raise problem(names[0], f"{width}x{height} pixels", f"{MIN_SIZE}x{MIN_SIZE} or more")
+    _check_large_enough(images[0], 1)
     return _notes(images, names)
+
+
+def _check_large_enough(image: Image, number: int) -> None:
+    height, width = image.size
+    if min(height, width) < MIN_SIZE:
+        raise problem(named(image, number), f"{width}x{height} pixels", f"{MIN_SIZE}x{MIN_SIZE} or more")
 
 
 def _notes(images: Sequence[Image], names: Sequence[str]) -> list[str]:
     notes = [f"{n}: {note}" for n, image in zip(names, images, strict=True) for note in image.notes]
     for n, image in zip(names, images, strict=True):
         if image.alpha is not None:
-            notes.append(f"{n}: transparency is not used, the fused image is opaque")
+            notes.append(f"{n}: {OPAQUE}")
     for k in range(1, len(images)):
         if np.array_equal(images[0].data, images[k].data):
             notes.append(f"{names[0]} and {names[k]} are the same picture")

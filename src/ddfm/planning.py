@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ddfm._checks import problem
@@ -13,7 +13,7 @@ from ddfm.manifest import TABLES, read_manifest
 from ddfm.naming import PLAIN, check_names, check_template, result_names
 from ddfm.pairing import Group, Pattern, match_folders, match_patterns
 
-__all__ = ["Job", "kind_of", "plan"]
+__all__ = ["Job", "check_targets", "kind_of", "plan"]
 
 _WANTED = "two or more files of one scene, two or more folders, one folder with --pattern, or one CSV manifest"
 
@@ -89,7 +89,7 @@ def plan(
             _check_apart(names, output, sources, compiled, recursive)
         jobs = [Job(group.sources, output / path) for group, path in zip(groups, names, strict=True)]
         _check_folders(jobs)
-    _check_no_source(jobs)
+    check_targets((("--output", job.output) for job in jobs), [source for job in jobs for source in job.sources])
     return jobs
 
 
@@ -182,12 +182,19 @@ def _picks(patterns: Sequence[Pattern], recursive: bool) -> Callable[[str], bool
     return lambda path: recursive or "/" not in path
 
 
-def _check_no_source(jobs: Sequence[Job]) -> None:
-    """Never write onto a source, of whichever job, whatever was allowed."""
-    sources = {_identity(source) for job in jobs for source in job.sources}
-    for job in jobs:
-        if job.output.exists() and _identity(job.output) in sources:
-            raise problem("--output", job.output, "another file than a source", "Choose another name or folder.")
+def check_targets(targets: Iterable[tuple[str, Path]], sources: Iterable[Path]) -> None:
+    """Never write onto a source, whatever was allowed, nor two things into one file. Raises DDFMError.
+
+    targets: (option, file to write), sources: all files that are read; compared by what the names lead to.
+    """
+    read = {_identity(source) for source in sources if source.exists()}
+    taken: dict[str, str] = {}
+    for option, path in targets:
+        if path.exists() and _identity(path) in read:
+            raise problem(option, path, "another file than a source", "Choose another name or folder.")
+        other = taken.setdefault(os.path.realpath(path), option)
+        if other != option:
+            raise problem(option, f"{path}, which is the file of {other} too", "a file of its own")
 
 
 def _identity(path: Path) -> tuple[int, int]:

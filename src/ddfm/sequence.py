@@ -22,7 +22,7 @@ from ddfm.io import Image
 from ddfm.levels import ENDS, Overall, Scene, lattice_step, quantile_of_all, shift
 from ddfm.likelihood import FusionLikelihood, FusionState, mixture
 from ddfm.noisy import settled
-from ddfm.opening import Source
+from ddfm.opening import Gathered, Source
 from ddfm.pictures import put_color, stretch_ends, stretch_to, to_luma
 from ddfm.presets import Preset
 
@@ -109,8 +109,12 @@ class SceneFuser:
         self._preparation = fuser.config.preparation
         self.reset()
 
+    def settle(self, gathered: Gathered) -> None:
+        """Take ranges and transforms from these pictures, for all that come."""
+        self._preparation = self._preparation.settled(gathered)
+
     def reset(self) -> None:
-        """Forget everything: at a cut of a film."""
+        """Forget everything but ranges and transforms: at a cut of a film."""
         self._preset: Preset | None = None
         self._scene: Scene | None = None
         self._ends: tuple[float, float] | None = None
@@ -153,7 +157,7 @@ class SceneFuser:
     def _open(self, sources: Sequence[Source]) -> list[Image]:
         self.fuser.config.check_count(len(sources))
         gathered = self._preparation.gather(sources)
-        self._preparation = self._preparation.settled(gathered)
+        self.settle(gathered)
         images = gathered.images
         if self._preset is None:
             check_memory(*images[0].size, self.fuser.bytes_needed(*images[0].size))

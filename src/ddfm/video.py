@@ -22,19 +22,23 @@ import numpy as np
 
 from ddfm._checks import DDFMError, check_range, problem
 from ddfm._provenance import now, versions
+from ddfm.beside import Beside
 from ddfm.cuts import CutDetector
-from ddfm.fusion import FuseConfig, Fuser
-from ddfm.io import Image, file_sha256
+from ddfm.fusion import FuseConfig, Fuser, alignment, eight_bits
+from ddfm.io import Image, file_sha256, list_images, write_together
 from ddfm.io.clip import Clip, ClipFrame, ClipInfo
+from ddfm.io.ranges import USUAL
 from ddfm.io.video import open_clips
 from ddfm.io.video_writer import AudioTrack, ClipWriter, Encoding, check_encoding
+from ddfm.opening import Preparation
 from ddfm.pictures import to_luma
 from ddfm.pipeline import MIN_SIZE
 from ddfm.presets import MEDICAL
+from ddfm.registration import Transform
 from ddfm.sequence import SceneFuser
 from ddfm.steady import GainFollower
 
-__all__ = ["ClipConfig", "Stopped", "fuse_videos", "partial_path"]
+__all__ = ["ClipConfig", "Stopped", "files_of", "fuse_videos", "partial_path"]
 
 #: Of levels and scales, what the frames before keep at each new one (benchmarks/flicker.py: it matters little).
 MEMORY = 0.5
@@ -93,20 +97,25 @@ def fuse_videos(
     *,
     overwrite: bool = False,
     on_frame: Callable[[int, int], Any] | None = None,
+    beside: Beside | None = None,
 ) -> dict[str, Any]:
     """Fuse video files or folders of frames, the infrared one first, into ``output``; the report.
 
-    on_frame(done, of) is called for each frame of the last source. Raises DDFMError, before any work, for sources that
-    do not fit together and for what cannot be written; ``Stopped`` at Ctrl-C.
+    beside: where to keep the transform, and a checkerboard of the first frames that are fused, which it is estimated
+    on. on_frame(done, of) is called for each frame of the last source. Raises DDFMError, before any work, for sources
+    that do not fit together and for what cannot be written; ``Stopped`` at Ctrl-C.
     """
     begun = time.perf_counter()
     config, clip = config or FuseConfig(), clip or ClipConfig()
-    clips = _open(sources, clip, config.preparation.aligns)
+    beside = beside or Beside()
     config.resolve()
-    config.check_count(len(clips))
+    config.check_count(len(sources))
+    clips = _open(sources, clip, config.preparation)
     encoding = _encoding(clips, config, clip)
     check_encoding(output, encoding)
     _check_output(sources, output, clip, overwrite)
+    beside.check(config, overwrite)
+    beside.check_apart([output], files_of(sources))
     work = _Work(clips, Fuser(config), clip)
     moments = work.moments(on_frame or (lambda done, of: None))
     first = next(moments, None)
@@ -114,6 +123,7 @@ def fuse_videos(
         remedy = "Compare their beginnings, and move one with --offset, or allow more with --tolerance."
         raise problem("sources", "no two frames of one time", "clips that overlap", remedy)
     report = work.write(first, moments, output, encoding, overwrite)
+    _write_beside(beside.contents(output, work.transforms, work.boards), output, overwrite)
     seconds = time.perf_counter() - begun
     return {
         "tool": "ddfm",
@@ -121,7 +131,7 @@ def fuse_videos(
         "status": "fused",
         "output": str(output),
         "output_sha256": file_sha256(output),
-        "inputs": [_describe(c.info) for c in clips],
+        "inputs": [_describe(c.info, config.clahe) for c in clips],
         **work.fuser.settings,
         "versions": versions() | {"av": _av_version()},
         "clip": settings(clip),
@@ -143,20 +153,35 @@ def _av_version() -> str:
     return version("av")
 
 
-def _describe(info: ClipInfo) -> dict[str, Any]:
-    return info.describe() | {"sha256": file_sha256(info.path) if info.path.is_file() else None}
+def _describe(info: ClipInfo, local_contrast: bool) -> dict[str, Any]:
+    told = info.describe() | {"sha256": file_sha256(info.path) if info.path.is_file() else None}
+    if "range" in told:
+        told["range"]["local_contrast"] = local_contrast and not info.is_color
+    return told
+
+
+def _write_beside(contents: dict[Path, bytes], output: Path, overwrite: bool) -> None:
+    try:
+        write_together(contents, overwrite=overwrite)
+    except DDFMError as error:
+        raise DDFMError(f"{error} The clip itself is in {output}.") from error
+
+
+def files_of(sources: Sequence[Path]) -> list[Path]:
+    """The files that are read: videos, and the frames in folders. Raises DDFMError."""
+    return [file for source in sources for file in (list_images(source) if source.is_dir() else [source])]
 
 
 # --- before the work --------------------------------------------------------------------------------
 
 
-def _open(sources: Sequence[Path], clip: ClipConfig, aligned: bool) -> list[Clip]:
-    """The clips, of one size unless they are ``aligned``, long enough and whole, or DDFMError."""
+def _open(sources: Sequence[Path], clip: ClipConfig, preparation: Preparation) -> list[Clip]:
+    """The clips, of one size unless they are aligned, long enough and whole, or DDFMError."""
     if len(sources) < 2:
         raise problem("sources", f"{len(sources)} source(s)", "two or more")
-    clips = open_clips(sources, clip.fps)
+    clips = open_clips(sources, clip.fps, preparation.ranges or (USUAL,))
     infos = [c.info for c in clips]
-    if len({info.size for info in infos}) > 1 and not aligned:
+    if len({info.size for info in infos}) > 1 and not preparation.aligns:
         got = ", ".join(f"{info.path} is {info.size[1]}x{info.size[0]}" for info in infos)
         remedy = "--align resize stretches them to the last one's; --align affine lines them up as well."
         raise problem("sources", got, "one size (width x height)", remedy)
@@ -257,6 +282,9 @@ class _Work:
         self.times: list[Fraction] = []  # of the first and the last moment that were fused
         self.rest = 0  # leading frames that were not even read
         self.notes: list[str] = []
+        self.transforms: tuple[Transform, ...] = ()
+        self.boards: list[np.ndarray] = []  # where aligned, what the first frames show on one grid, uint8
+        self.aligned: dict[str, Any] = {}
 
     def _tolerance(self, other: Clip) -> Fraction:
         longer = max(1 / other.info.rate, 1 / self.lead.info.rate)
@@ -278,10 +306,18 @@ class _Work:
             on_frame(count, of)
         on_frame(of, of)
 
-    def _first_notes(self, images: Sequence[Image]) -> list[str]:
-        """What the first frames tell, brought together as every frame will be. Raises DDFMError."""
-        self.fuser.config.check_count(len(images))
-        return self.fuser.config.preparation.gather(images).notes
+    def _begin(self, first: Moment) -> list[str]:
+        """Bring the first frames together; every frame will be as they are. What they tell. Raises DDFMError."""
+        preparation = self.fuser.config.preparation
+        gathered = preparation.gather(first.images)
+        self.scene.settle(gathered)
+        if gathered.transforms:
+            self.transforms = gathered.transforms
+            self.boards = [eight_bits(image.data) for image in gathered.images]
+            self.aligned = alignment(gathered)
+            if not preparation.transforms:
+                self.aligned["align"]["estimated_at"] = round(float(first.time), 4)
+        return gathered.notes
 
     def write(
         self, first: Moment, moments: Iterator[Moment], output: Path, encoding: Encoding, overwrite: bool
@@ -291,9 +327,7 @@ class _Work:
         lead = self.lead.info
         start = first.time - (self.alone[0] if self.alone else first.time)  # 0 unless the beginning was left out
         source = next((c.info for c in reversed(self.clips) if c.info.audio), None)
-        self.notes = self._first_notes(first.images) + self.fuser.palette_notes(
-            first.images[0], str(self.clips[0].info.path)
-        )
+        self.notes = self._begin(first) + self.fuser.palette_notes(first.images[0], str(self.clips[0].info.path))
         with contextlib.ExitStack() as stack:
             audio = stack.enter_context(AudioTrack(source.path, start - self._offset(source))) if source else None
             writer = ClipWriter(
@@ -362,6 +396,7 @@ class _Work:
             "cuts": self.cuts,
             "codec": writer.codec,
             "audio": {"codec": writer.audio, "from": str(audio.path)} if writer.audio and audio else None,
+            **self.aligned,
             **({"noise_std": [round(x, 5) for x in self.scene.noise]} if any(self.scene.noise) else {}),
             "warnings": [*self.notes, *self._sources(), *self._left_out(), *writer.notes],
         }

@@ -108,6 +108,7 @@ def fuse(
     folders of frames where the output is a video, become one clip. NIfTI files, DICOM files and folders with a DICOM
     series are fused as volumes, slice by slice; the result is not for diagnosis.
     """
+    from ddfm.beside import Beside
     from ddfm.config import FuseConfig
 
     config = FuseConfig(
@@ -131,7 +132,8 @@ def fuse(
     clip = video.clip_config(fps, offset, tolerance, crf, lossless, keep_partial)
     if video.is_clip(sources, output):
         video.check_other_options(given)
-        raise typer.Exit(video.run(sources, output, config, clip, overwrite, report))
+        beside = Beside(save_transform, checkerboard)
+        raise typer.Exit(video.run(sources, output, config, clip, beside, transform, overwrite, report))
     video.check_clip_options(clip)
     for_volumes = volumes.Options(window, series, resample, keep_patient)
     if volumes.wanted(sources, for_volumes):
@@ -145,7 +147,9 @@ def fuse(
         "suffix": suffix,
         "preset": preset.partition("@")[0],
     }
-    raise typer.Exit(_pictures(sources, output, config, for_many, save_transform, checkerboard, overwrite, report))
+    raise typer.Exit(
+        _pictures(sources, output, config, for_many, transform, save_transform, checkerboard, overwrite, report)
+    )
 
 
 def _pictures(
@@ -153,6 +157,7 @@ def _pictures(
     output: Path,
     config: FuseConfig,
     for_many: dict[str, Any],
+    transform: Path | None,
     save_transform: Path | None,
     checkerboard: Path | None,
     overwrite: bool,
@@ -168,6 +173,8 @@ def _pictures(
     beside = Beside(save_transform, checkerboard, folder)
     _check(jobs, config, folder, overwrite, report)
     beside.check(config, overwrite)
+    read = [*sources, *(source for job in jobs for source in job.sources), *([transform] if transform else [])]
+    beside.check_apart([job.output for job in jobs], [path for path in read if path.is_file()], report)
     _hint(jobs[0], config.preset)
     return _run(jobs, config, folder, overwrite, report, beside)
 

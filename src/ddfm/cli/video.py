@@ -12,6 +12,7 @@ import typer
 from ddfm.cli._shared import progress_bar, say
 
 if TYPE_CHECKING:
+    from ddfm.beside import Beside
     from ddfm.fusion import FuseConfig
     from ddfm.video import ClipConfig
 
@@ -95,8 +96,8 @@ def check_other_options(given: Collection[str]) -> None:
     from ddfm._checks import problem
 
     others = ["pattern", "recursive", "columns", "skip_unmatched", "name", "suffix"]
-    others += ["window", "series", "resample", "keep_patient", "save_transform", "checkerboard", "value_range", "clahe"]
-    if found := ["--" + name.replace("_", "-").removeprefix("value-") for name in others if name in given]:
+    others += ["window", "series", "resample", "keep_patient"]
+    if found := ["--" + name.replace("_", "-") for name in others if name in given]:
         remedy = "A clip is one file, --output names it; its frames are paired by time."
         raise problem(", ".join(found), "a clip", "pictures or volumes", remedy)
 
@@ -111,18 +112,27 @@ def _number(argument: str, text: str | None) -> Fraction | None:
 
 
 def run(
-    sources: Sequence[Path], output: Path, config: FuseConfig, clip: ClipConfig, overwrite: bool, report: Path | None
+    sources: Sequence[Path],
+    output: Path,
+    config: FuseConfig,
+    clip: ClipConfig,
+    beside: Beside,
+    transform: Path | None,
+    overwrite: bool,
+    report: Path | None,
 ) -> int:
-    """Fuse one clip with a progress bar, say what became of it, and return the exit code."""
+    """Fuse one clip with a progress bar, say what became of it, and return the exit code; transform: a file read."""
     from ddfm import engine
     from ddfm._checks import DDFMError, explained
+    from ddfm.video import files_of
 
     output = _output(sources, output)
     if report:
         engine.check_report(report)
+    beside.check_apart([output], [*files_of(sources), *([transform] if transform else [])], report)
     record: dict[str, Any]
     try:
-        record = _fuse(sources, output, config, clip, overwrite)
+        record = _fuse(sources, output, config, clip, beside, overwrite)
     except KeyboardInterrupt as stop:
         return _stopped(stop, output)
     except (DDFMError, MemoryError, RuntimeError) as error:
@@ -154,7 +164,7 @@ def _output(sources: Sequence[Path], output: Path) -> Path:
 
 
 def _fuse(
-    sources: Sequence[Path], output: Path, config: FuseConfig, clip: ClipConfig, overwrite: bool
+    sources: Sequence[Path], output: Path, config: FuseConfig, clip: ClipConfig, beside: Beside, overwrite: bool
 ) -> dict[str, Any]:
     from ddfm.video import fuse_videos
 
@@ -164,7 +174,7 @@ def _fuse(
         def on_frame(done: int, of: int) -> None:
             progress.update(task, description=output.name, completed=done, total=max(of, done))
 
-        return fuse_videos(sources, output, config, clip, overwrite=overwrite, on_frame=on_frame)
+        return fuse_videos(sources, output, config, clip, overwrite=overwrite, on_frame=on_frame, beside=beside)
 
 
 def _stopped(stop: KeyboardInterrupt, output: Path) -> int:

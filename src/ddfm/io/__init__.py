@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ddfm._checks import problem
 from ddfm.io import raster
-from ddfm.io.files import check_target, file_sha256, os_errors, write_bytes, writing, writing_folder
+from ddfm.io.files import check_target, file_sha256, os_errors, write_bytes, write_together, writing, writing_folder
 from ddfm.io.raster import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ __all__ = [
     "MAX_PIXELS",
     "SUFFIXES",
     "Image",
+    "Samples",
     "encode_image",
     "file_sha256",
     "from_array",
@@ -37,8 +38,10 @@ __all__ = [
     "image_size",
     "list_images",
     "read_image",
+    "read_samples",
     "write_bytes",
     "write_image",
+    "write_together",
     "writing",
     "writing_folder",
 ]
@@ -101,6 +104,22 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """Height and width of an image file by its head, before any pixel is decoded. Raises DDFMError."""
     raw, kind = _load(Path(path))
     return raster.size_of(raw, kind, str(path))
+
+
+class Samples(NamedTuple):
+    """A picture as it is stored, upright, (H, W) or (H, W, 3); scale: what means 1, None where nothing says so."""
+
+    array: np.ndarray
+    scale: int | None
+    bit_depth: int
+
+
+def read_samples(path: str | Path, span: Range | None = None) -> Samples:
+    """The samples that :func:`read_image` would put the range ``span`` to. Raises DDFMError as it does."""
+    raw, kind = _load(Path(path))
+    pixels = raster.decode(raw, kind, str(path), counts=_is_asked(span))
+    array, _, _ = _plain(pixels)
+    return Samples(array, pixels.scale or None, pixels.bit_depth)
 
 
 def from_array(array: np.ndarray, name: str = "array", span: Range | None = None) -> Image:
@@ -179,7 +198,18 @@ def _finish(
     name: str = "",
 ) -> Image:
     """Turn samples into an Image: upright, alpha apart, equal channels made grey, floats in [0, 1]."""
-    array, notes = pixels.array, notes + pixels.notes
+    import numpy as np
+
+    array, alpha, undone = _plain(pixels)
+    data, relation, more = _levels(array, pixels, span, name)
+    if alpha is not None:
+        alpha = _unit(alpha, pixels.scale or (np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1))
+    return Image(data, pixels.bit_depth, alpha, path, kind, notes + undone + more, relation)
+
+
+def _plain(pixels: raster.Pixels) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    """Samples upright, grey (H, W) where the channels are equal, else (H, W, 3); the alpha apart; what was undone."""
+    array, notes = pixels.array, pixels.notes
     if 2 <= pixels.orientation <= 8:
         array = _upright(array, pixels.orientation)
         notes += (f"EXIF orientation {pixels.orientation} applied",)
@@ -193,33 +223,46 @@ def _finish(
     if array.shape[2] == 3 and (array == array[..., :1]).all():
         array = array[..., :1]
         notes += ("equal channels: read as grey",)
-    array = array[..., 0] if array.shape[2] == 1 else array
-    data, relation, more = _levels(array, pixels, span, name)
-    alpha = None if alpha is None else _unit(alpha, pixels.scale or 1)
-    return Image(data, pixels.bit_depth, alpha, path, kind, notes + more, relation)
+    return array[..., 0] if array.shape[2] == 1 else array, alpha, notes
 
 
 def _levels(
     array: np.ndarray, pixels: raster.Pixels, span: Range | None, name: str
 ) -> tuple[np.ndarray, Relation | None, tuple[str, ...]]:
     """Samples as floats in [0, 1]; where a range was put to them the relation back, and a note if nobody asked."""
-    if span is None or (span.deep_only and pixels.bit_depth == 8):
-        return _unit(array, pixels.scale), None, ()
     from ddfm.io.ranges import is_narrow, is_picture, to_levels
 
-    if span.deep_only and is_picture(array):
-        return _unit(array, 1), None, ()
-
-    if span.kind == "usual" and not is_narrow(array, pixels.scale):
-        return _unit(array, pixels.scale), None, ()
+    shallow = span is None or (span.deep_only and (pixels.bit_depth == 8 or is_picture(array)))
+    if span is None or shallow or (span.kind == "usual" and not is_narrow([array], pixels.scale)):
+        data = _unit(pixels.scale - array if pixels.inverted else array, pixels.scale or 1)
+        notes = () if shallow or array.ndim == 3 else _sliver_note(data, "their type's range")
+        return data, None, notes
     levels, relation = to_levels(array, span, pixels.scale or None, name)
-    if span.kind != "usual":
-        lost = relation.below + relation.above
-        text = f"{lost:.0%} of the values lie outside --range {span} and are clipped"
-        return levels, relation, (text,) * (lost > 0.2)
+    notes = _range_notes(levels, relation, span)
+    if pixels.inverted:
+        return 1 - levels, relation.inverted, notes
+    return levels, relation, notes
+
+
+def _range_notes(levels: np.ndarray, relation: Relation, span: Range) -> tuple[str, ...]:
+    """What should be known of a range that was put to a picture."""
     low, high = relation.values((0, 1))
-    note = f"counts {low:.0f} to {high:.0f} of 16 bits shown as black to white, as --range auto does"
-    return levels, relation, (f"{note}; for a series say --range {low:.0f}:{high:.0f}, to leave it --range full",)
+    if span.kind == "usual":
+        note = f"counts {low:.0f} to {high:.0f} of 16 bits shown as black to white, as --range auto does"
+        note += f"; for a series say --range {low:.0f}:{high:.0f}, to leave it --range full"
+        return (note, *_sliver_note(levels, f"{low:.0f} to {high:.0f}"))
+    lost = relation.below + relation.above
+    text = f"{lost:.0%} of the values lie outside --range {span} and are clipped"
+    few = () if span.kind == "full" or lost > 0.2 else _sliver_note(levels, f"{low:g} to {high:g}")
+    return (text,) * (lost > 0.2 and not span.lenient) + few
+
+
+def _sliver_note(levels: np.ndarray, of: str) -> tuple[str, ...]:
+    from ddfm.io.ranges import SLIVER, sliver
+
+    share = sliver(levels)
+    text = f"most values keep to {share:.1%} of {of}, and differ little in the picture; name theirs with --range"
+    return (f"{text} LOW:HIGH",) * (share < SLIVER)
 
 
 def _unit(array: np.ndarray, scale: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from ddfm._checks import problem
 from ddfm.io import Image
+from ddfm.io.ranges import Relation
 
 __all__ = ["UNSPECIFIED", "Clip", "ClipFrame", "ClipInfo", "check_frame_size"]
 
@@ -24,6 +25,7 @@ class ClipInfo:
     seconds. frames: how many, counted. end: seconds, end of the last frame. pixel_aspect: width of a pixel over its
     height. is_color: stored with colour (it may still be grey all over). breaks_off: seconds at which a file ends that
     announces more. primaries, transfer: of ITU-T H.273, 2 where unspecified. notes: what a user should know.
+    relation: back to counts, where a range was put to them; its shares are of the frames that were read.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class ClipInfo:
     primaries: int = UNSPECIFIED
     transfer: int = UNSPECIFIED
     notes: tuple[str, ...] = ()
+    relation: Relation | None = None
 
     def describe(self) -> dict[str, Any]:
         """Plain values for a report."""
@@ -57,6 +60,7 @@ class ClipInfo:
             "pixel_aspect": str(self.pixel_aspect),
             "bit_depth": self.bit_depth,
             "audio": self.audio,
+            **({"range": self.relation.plain()} if self.relation else {}),
         }
 
 

@@ -8,13 +8,22 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from ddfm._checks import DDFMError, problem
 
-__all__ = ["check_target", "file_sha256", "os_errors", "publish", "write_bytes", "writing", "writing_folder"]
+__all__ = [
+    "check_target",
+    "file_sha256",
+    "os_errors",
+    "publish",
+    "write_bytes",
+    "write_together",
+    "writing",
+    "writing_folder",
+]
 
 
 def file_sha256(path: str | Path) -> str:
@@ -55,6 +64,44 @@ def writing(path: str | Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):  # gone if it was renamed
             part.unlink()
+
+
+def write_together(contents: Mapping[Path, bytes], *, overwrite: bool = False) -> None:
+    """Write several files as :func:`write_bytes` does, all of them or none.
+
+    All have their bytes under temporary names before the first gets its own; where one then fails, those before it
+    go, and what they replaced comes back. Raises DDFMError.
+    """
+    parts: dict[Path, Path] = {}
+    with contextlib.ExitStack() as rest, contextlib.ExitStack() as undo:
+        for path, content in contents.items():
+            check_target(path, overwrite)
+            parts[path] = part = _part_of(path)
+            rest.callback(_remove, part)
+            with os_errors(path), part.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, part in parts.items():
+            old = _part_of(path)
+            with os_errors(path):
+                if overwrite and os.path.lexists(path):
+                    rest.callback(_remove, old)
+                    with contextlib.suppress(OSError):  # no hard links: then what was replaced cannot come back
+                        os.link(path, old, follow_symlinks=False)
+                part.replace(path) if overwrite else publish(part, path)
+            undo.callback(_put_back, old, path)
+        undo.pop_all()
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # it got another name, or never was
+        path.unlink()
+
+
+def _put_back(old: Path, path: Path) -> None:
+    with contextlib.suppress(OSError):
+        old.replace(path) if os.path.lexists(old) else path.unlink()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -9,8 +10,10 @@ from fractions import Fraction
 from pathlib import Path
 
 from ddfm._checks import problem
-from ddfm.io import read_image
+from ddfm.io import read_image, read_samples
 from ddfm.io.clip import ClipFrame, ClipInfo, check_frame_size
+from ddfm.io.clip_range import ClipRange, sample_places
+from ddfm.io.ranges import Range
 
 __all__ = ["FolderClip", "places"]
 
@@ -49,13 +52,16 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 class FolderClip:
-    """A folder of pictures as a clip of constant rate."""
+    """A folder of pictures as a clip of constant rate; ``span``: which values are black and white, in all of them."""
 
-    def __init__(self, path: Path, files: Sequence[Path], places: Sequence[int], fps: Fraction) -> None:
+    def __init__(
+        self, path: Path, files: Sequence[Path], places: Sequence[int], fps: Fraction, span: Range | None = None
+    ) -> None:
         if not files:
             raise problem(str(path), "a folder without pictures", "frames", "Check the path.")
         self._files = sorted(zip(places, files, strict=True))
-        first, (last, _) = read_image(self._files[0][1]), self._files[-1]
+        self._range = _learned(path, [file for _, file in self._files], span)
+        first, (last, _) = read_image(self._files[0][1], self._range.span), self._files[-1]
         missing = last - self._files[0][0] + 1 - len(files)
         self.info = ClipInfo(
             path,
@@ -73,11 +79,23 @@ class FolderClip:
 
     def frames(self) -> Iterator[ClipFrame]:
         """See ``Clip``."""
+        self._range.begin()
         for place, file in self._files:
-            image = read_image(file)
+            image = read_image(file, self._range.span)
             check_frame_size(str(file), image.size, self.info.size)
+            self._range.count(image.relation, image.data.size)
+            self.info = dataclasses.replace(self.info, relation=self._range.relation)
             yield ClipFrame(image, place * self.info.time_base)
 
     def notes(self) -> list[str]:
         """See ``Clip``."""
-        return list(self.info.notes)
+        return [*self.info.notes, *self._range.told()]
+
+
+def _learned(path: Path, files: Sequence[Path], span: Range | None) -> ClipRange:
+    """The range for all the files; pictures of 8 bits are opened for it once."""
+    if span is None or span.kind == "full":
+        return ClipRange(span, [], str(path))
+    first = read_samples(files[0], span)
+    chosen = [files[n] for n in sample_places(len(files), first.array.size)[1:]]
+    return ClipRange(span, [first, *(read_samples(file, span) for file in chosen)], str(path))

@@ -57,7 +57,7 @@ class Pixels(NamedTuple):
 
     ``scale`` is the sample that means 1.0 (255, 65535, 1 for floats; 0 where nothing says so, for values that
     a range is still to be put to), ``bit_depth`` 8 or 16, ``orientation`` the EXIF value 1 to 8, still to be
-    applied, ``notes`` what was undone.
+    applied, ``notes`` what is undone, ``inverted`` whether 0 means white, still to be undone.
     """
 
     array: np.ndarray
@@ -65,6 +65,7 @@ class Pixels(NamedTuple):
     bit_depth: int
     orientation: int = 1
     notes: tuple[str, ...] = ()
+    inverted: bool = False
 
 
 # --- checks -----------------------------------------------------------------------------------------
@@ -382,19 +383,15 @@ def _tiff_pixels(page: Any, name: str, counts: bool) -> Pixels:
         array = np.moveaxis(array, 0, -1)
     notes: tuple[str, ...] = ()
     if ink == 0:
-        if scale == 0 or (counts and array.dtype.kind == "f"):
-            raise problem(name, "values of which zero is white", "black is zero", "Convert it, or say no --range.")
-        grey = array[..., :1] if array.ndim == 3 else array
-        grey[...] = scale - grey
         notes = ("white is zero: inverted",)
     if ink == 3:  # as Pillow and libtiff: the upper byte of the 16-bit table
         array, scale, depth = (page.colormap >> 8).astype(np.uint8)[:, array].transpose(1, 2, 0), 255, 8
         notes = ("palette expanded",)
     if channels > wanted:
-        array, scale, more = _tiff_extra(page, array, scale)
+        array, scale, more = _tiff_extra(page, array, scale, name)
         notes += more
     turn = page.tags.get(_ORIENTATION)
-    return Pixels(array, scale, depth, int(turn.value) if turn else 1, notes)
+    return Pixels(array, scale, depth, int(turn.value) if turn else 1, notes, ink == 0)
 
 
 def _tiff_levels(page: Any, name: str, counts: bool) -> tuple[np.ndarray, int, int]:
@@ -413,7 +410,7 @@ def _tiff_levels(page: Any, name: str, counts: bool) -> tuple[np.ndarray, int, i
     return array, 2**bits - 1, 8 if bits <= 8 else 16
 
 
-def _tiff_extra(page: Any, array: np.ndarray, scale: int) -> tuple[np.ndarray, int, tuple[str, ...]]:
+def _tiff_extra(page: Any, array: np.ndarray, scale: int, name: str) -> tuple[np.ndarray, int, tuple[str, ...]]:
     """Handle the one channel beyond the colour: 2 is alpha, 1 premultiplied alpha, else unknown."""
     import numpy as np
 
@@ -422,10 +419,15 @@ def _tiff_extra(page: Any, array: np.ndarray, scale: int) -> tuple[np.ndarray, i
         return array, scale, ()
     if kind == 0:
         return array[..., :-1], scale, ("extra channel of unknown meaning dropped",)
-    values = array.astype(np.float64) / scale
+    if scale == 0 and array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:  # NaN: no
+        scale = 1
+    if scale == 0:  # what an opaque pixel has is then unknown
+        got = f"premultiplied transparency of {array.dtype} values, which have no full range"
+        raise problem(name, got, "none, or one of its own", "Save it without transparency.")
+    values = array.astype(np.float64)
     color, alpha = values[..., :-1], values[..., -1:]
-    color = np.clip(np.divide(color, alpha, out=np.zeros_like(color), where=alpha > 0), 0, 1)
-    return np.concatenate([color, alpha], axis=2), 1, ("premultiplied alpha undone",)
+    color = np.divide(color * scale, alpha, out=np.zeros_like(color), where=alpha > 0)
+    return np.concatenate([np.clip(color, 0, scale), alpha], axis=2), scale, ("premultiplied alpha undone",)
 
 
 _DECODERS: dict[str, Callable[[bytes, str], Pixels]] = {

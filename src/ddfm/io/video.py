@@ -9,6 +9,7 @@ known before any work.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddfm._checks import problem
-from ddfm.io import Image, list_images
+from ddfm.io import Image, Samples, from_array, list_images
 from ddfm.io.clip import UNSPECIFIED, Clip, ClipFrame, ClipInfo, check_frame_size
+from ddfm.io.clip_range import FRAMES, ClipRange, sample_places
 from ddfm.io.frames import FolderClip, places
+from ddfm.io.ranges import Range
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,14 +79,26 @@ def is_video(path: Path) -> bool:
     return known or quicktime or transport or (not picture and path.suffix.lower() in _NAMES)
 
 
-def open_clips(paths: Sequence[Path], fps: Fraction | None = None) -> list[Clip]:
-    """Open video files and folders of frames; folders take their time from ``fps``. Raises DDFMError."""
+def open_clips(
+    paths: Sequence[Path], fps: Fraction | None = None, spans: Sequence[Range | None] = (None,)
+) -> list[Clip]:
+    """Open video files and folders of frames; folders take their time from ``fps``. Raises DDFMError.
+
+    spans: which values are black and white, one for each or one for all, as for pictures; of a whole clip the same.
+    """
     folders = {path: list_images(path) for path in paths if path.is_dir()}
     if folders and fps is None:
         got = f"{next(iter(folders))}, a folder, without a frame rate"
         raise problem("--fps", got, "frames a second", "Give them: --fps 25.")
     placed = dict(zip(folders, places(list(folders.values())), strict=True))
-    return [FolderClip(p, folders[p], placed[p], fps) if fps and p in folders else VideoClip(p) for p in paths]
+    clips: list[Clip] = []
+    for n, path in enumerate(paths):
+        span = spans[n % len(spans)]
+        in_folder = fps and path in folders
+        clips.append(
+            FolderClip(path, folders[path], placed[path], fps, span) if in_folder and fps else VideoClip(path, span)
+        )
+    return clips
 
 
 # --- video files ------------------------------------------------------------------------------------
@@ -113,7 +128,7 @@ class _Scan:
 class VideoClip:
     """A video file: its first video stream, decoded frame by frame on one thread (more would hold more frames)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, span: Range | None = None) -> None:
         self.path = path
         self._damaged = self._late = 0
         if path.stat().st_size == 0:
@@ -121,9 +136,17 @@ class VideoClip:
         with self._opened() as (container, stream):
             self._zero = _zero(container, stream)
             scan = _scan(path, stream.index)
+            sample: list[Samples] = []
             for frame, _ in _decoded(container, stream):  # what the stream says of itself can be less true
-                self.info = self._describe(container, stream, scan, frame)
-                return
+                if not sample:
+                    self.info = self._describe(container, stream, scan, frame)
+                array, scale = _samples(frame)
+                sample.append(Samples(array, scale, self.info.bit_depth))
+                if self.info.bit_depth == 8 or span is None or len(sample) == len(sample_places(FRAMES, array.size)):
+                    break
+        if sample:
+            self._range = ClipRange(_for_video(span, self.info), sample, str(path))
+            return
         raise problem(str(path), "a video without a single frame", "frames", "Copy or export it again.")
 
     @contextmanager
@@ -173,6 +196,7 @@ class VideoClip:
     def frames(self) -> Iterator[ClipFrame]:
         """See ``Clip``; a second call begins again."""
         self._damaged = self._late = 0
+        self._range.begin()
         last = None
         with self._opened() as (container, stream):
             for count, (frame, damaged) in enumerate(_decoded(container, stream)):
@@ -196,18 +220,34 @@ class VideoClip:
         swapped, rows, columns = self._turn
         array = array.swapaxes(0, 1) if swapped else array
         array = array[:: -1 if rows else 1, :: -1 if columns else 1]
-        check_frame_size(f"{self.path} at {float(time):.3f} s", array.shape[:2], self.info.size)
+        name = f"{self.path} at {float(time):.3f} s"
+        check_frame_size(name, array.shape[:2], self.info.size)
+        if self._range.span:
+            image = from_array(array, name, self._range.span)
+            self._range.count(image.relation, image.data.size)
+            self.info = dataclasses.replace(self.info, relation=self._range.relation)
+            return dataclasses.replace(image, format="video")
         data = np.ascontiguousarray(np.true_divide(array, scale, dtype=np.float32))
         return Image(data, self.info.bit_depth, None, None, "video")
 
     def notes(self) -> list[str]:
         """See ``Clip``."""
-        notes = list(self.info.notes)
+        notes = [*self.info.notes, *self._range.told()]
         if self._damaged:
             notes.append(f"{self.path}: {self._damaged} damaged frames, shown as the decoder could mend them")
         if self._late:
             notes.append(f"{self.path}: {self._late} frames whose time does not come after the one before, left out")
         return notes
+
+
+def _for_video(span: Range | None, info: ClipInfo) -> Range | None:
+    """The range for a video: grey of more than 8 bits may hold counts, else there is none to put. Raises DDFMError."""
+    if info.bit_depth > 8 and not info.is_color:
+        return span
+    if span and not span.deep_only and span.kind != "full":
+        got = f"{span} for {info.path}, a video of {'8 bits' if info.bit_depth == 8 else 'colours'}"
+        raise problem("range", got, "full for it", "Ranges are for counts: grey of more than 8 bits.")
+    return None
 
 
 def _video_stream(container: Any, path: Path) -> Any:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from ddfm._checks import DDFMError, check_choice, problem
-from ddfm.registration.search import SIDES, search
-from ddfm.registration.transform import KINDS, Evidence, Transform, corner_error, resizing
+from ddfm.registration.search import SIDES, search, simplified
+from ddfm.registration.transform import KINDS, SIMPLER, Evidence, Transform, corner_error, resizing
 from ddfm.registration.trust import MOST_LUCK, agreement, most_return
 
 __all__ = ["estimate"]
@@ -37,10 +39,22 @@ def estimate(moving: np.ndarray, fixed: np.ndarray, kind: str, name: str = "the 
     luck = float(f"{blocks.luck:.2g}")
     evidence = Evidence(round(similarity, 4), round(before, 4), blocks.agree, blocks.blocks, luck, round(missed, 3))
     _check_trust(evidence, fixed.shape[:2], name, kind)
+    evidence = _beside_simpler(evidence, moving, fixed, matrix, kind)
     try:
         return Transform(kind, tuple(map(tuple, whole)), moving.shape[:2], fixed.shape[:2], evidence)
     except DDFMError as error:
         raise _untrusted(name, kind, str(error)) from error
+
+
+def _beside_simpler(
+    evidence: Evidence, moving: np.ndarray, fixed: np.ndarray, matrix: np.ndarray, kind: str
+) -> Evidence:
+    """The evidence with what the next simpler kind would do: more freedom always fits more, whatever there is."""
+    if kind not in SIMPLER:
+        return evidence
+    simpler = simplified(moving, fixed, matrix, SIMPLER[kind])
+    apart = round(corner_error(simpler, matrix, fixed.shape[:2]), 3)
+    return dataclasses.replace(evidence, simpler_agree=agreement(moving, fixed, simpler).agree, simpler_apart=apart)
 
 
 def _check_pictures(moving: np.ndarray, fixed: np.ndarray, name: str) -> None:

@@ -10,13 +10,17 @@ import numpy as np
 from ddfm._checks import problem
 from ddfm.io import Image
 from ddfm.registration.estimation import estimate
-from ddfm.registration.transform import Transform
+from ddfm.registration.transform import SIMPLER, Transform
 from ddfm.registration.warping import apply, fill_outside, luma
 
-__all__ = ["bring_together", "named"]
+__all__ = ["OPAQUE", "bring_together", "named"]
+
+OPAQUE = "transparency is not used, the fused image is opaque"
 
 #: Sides whose ratios differ by more than this make a stretch worth a word.
 ASPECT = 0.02
+#: Enlarged more than this in one direction is worth a word.
+ENLARGED = 3.0
 #: Less of the reference covered than this is worth a word.
 COVERED = 0.98
 
@@ -40,7 +44,8 @@ def bring_together(
         else estimate(luma(image.data), fixed, kind, named(image, n + 1))
         for n, image in enumerate(moving)
     ]
-    placed = [_placed(image, transform, reference.data) for image, transform in zip(moving, transforms, strict=True)]
+    many = len(moving) > 1
+    placed = [_placed(image, one, reference.data, many) for image, one in zip(moving, transforms, strict=True)]
     return [*placed, reference], tuple(transforms)
 
 
@@ -62,8 +67,8 @@ def _fitting(transform: Transform, image: Image, reference: Image, name: str) ->
     return transform
 
 
-def _placed(image: Image, transform: Transform, reference: np.ndarray) -> Image:
-    """The image on the grid of the reference (H, W) or (H, W, 3)."""
+def _placed(image: Image, transform: Transform, reference: np.ndarray, many: bool) -> Image:
+    """The image on the grid of the reference (H, W) or (H, W, 3); many: there are further moving ones."""
     data, inside = apply(transform, image.data)
     notes = list(image.notes)
     (mh, mw), (h, w) = transform.moving_size, transform.fixed_size
@@ -72,7 +77,20 @@ def _placed(image: Image, transform: Transform, reference: np.ndarray) -> Image:
         notes.append(f"stretched {max(stretch, 1 / stretch):.2f} times in one direction by --align resize")
     if mh * mw > 2 * h * w:
         notes.append(f"reduced from {mw}x{mh} to the {w}x{h} of the last source; fine detail is gone")
+    if max(h / mh, w / mw) > ENLARGED:
+        notes.append(f"enlarged from {mw}x{mh} to the {w}x{h} of the last source; it shows no more detail for it")
+    evidence = transform.evidence
+    if evidence and evidence.is_hardly_better:
+        simpler = SIMPLER[transform.kind]
+        notes.append(
+            f"{transform.kind} fits hardly more of the picture than {simpler} ({evidence.agree} and "
+            f"{evidence.simpler_agree} of {evidence.blocks} blocks) and moves its corners by "
+            f"{evidence.simpler_apart:.1f} pixels from there; --align {simpler} is the safer choice"
+        )
+    if image.alpha is not None:
+        notes.append(OPAQUE)
     covered = transform.share_inside
     if covered < COVERED:
-        notes.append(f"shows {covered:.0%} of the picture; in the rest the result shows the other source alone")
+        rest = "the other sources" if many else "the other source"
+        notes.append(f"shows {covered:.0%} of the picture; in the rest the result shows {rest} alone")
     return dataclasses.replace(image, data=fill_outside(data, inside, reference), alpha=None, notes=tuple(notes))

@@ -14,11 +14,27 @@ import numpy as np
 from ddfm._checks import DDFMError, check_choice, problem
 from ddfm.io import write_bytes
 
-__all__ = ["ALIGNS", "KINDS", "Evidence", "Transform", "load_transforms", "resizing", "save_transforms"]
+__all__ = [
+    "ALIGNS",
+    "KINDS",
+    "Evidence",
+    "Transform",
+    "encode_transforms",
+    "load_transforms",
+    "resizing",
+    "save_transforms",
+]
 
 #: Kinds of transform. ``resize`` stretches the moving picture to the reference's size; the others come on top of it.
 KINDS = ("resize", "translation", "affine", "homography")
 ALIGNS = ("none", *KINDS)
+#: The next simpler kind that is estimated too.
+SIMPLER = {"affine": "translation", "homography": "affine"}
+#: How far, in pixels of the moving picture, a matrix may put the picture beside what its kind allows: rounding by hand.
+SLACK = 0.05
+#: A kind with more freedom is worth it where so large a share of the blocks more agrees; it is of no matter where the
+#: corners of the two lie within so many pixels.
+GAIN, APART = 0.1, 1.0
 #: Of the file: a change of what it means gives a new one.
 VERSION = 1
 MOST_BYTES = 1 << 20
@@ -37,7 +53,9 @@ class Evidence:
     similarity: correlation of the orientation fields with the transform, in [-1, 1]. before: the same with the mere
     resize. agree, blocks: how many of the picture's blocks fit best where the transform puts them, and of how many.
     luck: probability that as many do of unrelated pictures. return_error: pixels of the reference, mean over its
-    corners, by which the transform and one estimated the other way round miss each other.
+    corners, by which the transform and one estimated the other way round miss each other. simpler_agree: blocks that
+    fit best where the next simpler kind puts them; simpler_apart: pixels of the reference, mean over its corners,
+    between the two; None where there is none, and in files from before.
     """
 
     similarity: float
@@ -46,6 +64,15 @@ class Evidence:
     blocks: int
     luck: float
     return_error: float
+    simpler_agree: int | None = None
+    simpler_apart: float | None = None
+
+    @property
+    def is_hardly_better(self) -> bool:
+        """Whether the simpler kind does about as well, and elsewhere: what lies between them nothing vouches for."""
+        if self.simpler_agree is None or self.simpler_apart is None:
+            return False
+        return self.simpler_apart > APART and self.agree < self.simpler_agree + GAIN * self.blocks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +95,7 @@ class Transform:
         object.__setattr__(self, "matrix", _checked_matrix(self.matrix, self.kind))
         for name in ("moving_size", "fixed_size"):
             object.__setattr__(self, name, _checked_size(name, getattr(self, name)))
+        self._check_kind()
         self._check_plausible()
 
     @property
@@ -107,6 +135,18 @@ class Transform:
             "fixed_size": list(self.fixed_size),
             "evidence": evidence,
         }
+
+    def _check_kind(self) -> None:
+        """Refuse a resize or a translation whose matrix does more than that."""
+        if self.kind not in ("resize", "translation"):
+            return
+        beside = self.array - np.array(resizing(self.moving_size, self.fixed_size))
+        if self.kind == "translation":
+            beside[:2, 2] = 0
+        reach = np.abs(beside[:2]) @ (self.fixed_size[1], self.fixed_size[0], 1)
+        if reach.max() > SLACK:
+            got = f"one that moves points {reach.max():.3g} pixels beside what a {self.kind} does"
+            raise problem("matrix", got, f"a {self.kind}", "Or is it affine?")
 
     def _check_plausible(self) -> None:
         points = _lattice(self.fixed_size)
@@ -160,7 +200,8 @@ def _lattice(size: Size, steps: int = 33) -> np.ndarray:
 
 def _checked_matrix(matrix: Any, kind: str) -> Matrix:
     try:
-        array = np.array(matrix, np.float64)
+        array = np.array(matrix)
+        array = array.astype(np.float64) if array.dtype.kind in "iuf" else np.empty(0)
     except (TypeError, ValueError):
         array = np.empty(0)
     if array.shape != (3, 3) or not np.isfinite(array).all():
@@ -185,15 +226,20 @@ def _checked_size(name: str, size: Any) -> Size:
 
 def save_transforms(path: str | Path, transforms: Sequence[Transform], *, overwrite: bool = False) -> Path:
     """Write a JSON file, one transform for each source but the last; not over a file without ``overwrite``."""
+    path = Path(path)
+    write_bytes(path, encode_transforms(transforms), overwrite=overwrite)
+    return path
+
+
+def encode_transforms(transforms: Sequence[Transform]) -> bytes:
+    """The content of a file of ``save_transforms``."""
     content = {
         "format": "ddfm-transform",
         "version": VERSION,
         "meaning": "matrix takes (x, y, 1), a pixel centre of the last source, to the source that moves",
         "transforms": [transform.plain() for transform in transforms],
     }
-    path = Path(path)
-    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode(), overwrite=overwrite)
-    return path
+    return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def load_transforms(path: str | Path) -> tuple[Transform, ...]:
@@ -207,6 +253,7 @@ def load_transforms(path: str | Path) -> tuple[Transform, ...]:
         raise problem(
             name, f"version {content.get('version')!r}", f"version {VERSION}", "Update ddfm, or make it anew."
         )
+    _check_keys(content, ("format", "version", "meaning", "transforms"), name)
     entries = content.get("transforms")
     if not isinstance(entries, list) or not entries:
         raise problem(name, "no transforms", '"transforms", a list of one for each source but the last')
@@ -217,28 +264,57 @@ def _read_json(path: Path, name: str) -> Any:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise problem(name, f"{path.stat().st_size} bytes", "a small JSON file", "Is it a picture?")
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes(), object_pairs_hook=_once)
+    except DDFMError as error:
+        raise DDFMError(f"{name}: {error}") from error
     except OSError as error:
         raise problem(name, error.strerror or str(error), "a transform file", "Check the path.") from error
     except (ValueError, RecursionError) as error:
         raise problem(name, f"what is not JSON ({error})", "a transform file", "Make it anew.") from error
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object none of whose keys stands there twice: which of them would count is anybody's guess."""
+    for key, _ in pairs:
+        if sum(key == other for other, _ in pairs) > 1:
+            raise problem(repr(key[:40]), "it twice in one object", "each key once")
+    return dict(pairs)
+
+
+def _check_keys(content: dict[str, Any], known: Sequence[str], name: str) -> None:
+    if unknown := sorted(set(content) - set(known)):
+        raise problem(name, f"the key {unknown[0][:40]!r}", f"none but {', '.join(known)}", "Is it misspelt?")
+
+
 def _read_entry(entry: Any, name: str) -> Transform:
     try:
         fields = {key: entry[key] for key in ("kind", "matrix", "moving_size", "fixed_size")}
-        transform = Transform(**fields)
+        _check_keys(entry, (*fields, "evidence", "inside"), name)  # "inside" is in reports
+        if not all(_is_number(value) for row in fields["matrix"] for value in row):
+            got = " ".join(repr(fields["matrix"]).split())[:80]
+            raise DDFMError(f"{name}: {problem('matrix', got, 'three rows of three finite numbers')}")
         evidence = entry.get("evidence")
-        return dataclasses.replace(transform, evidence=_read_evidence(evidence)) if evidence else transform
+        return Transform(**fields, evidence=None if evidence is None else _read_evidence(evidence, name))
     except DDFMError as error:
-        raise DDFMError(f"{name}: {error}") from error
+        text = str(error)
+        raise DDFMError(text if text.startswith(name) else f"{name}: {text}") from error
     except (KeyError, TypeError, AttributeError) as error:
         expected = "kind, matrix, moving_size and fixed_size"
         raise problem(name, f"an entry that lacks or garbles {error}", expected, "Make the file anew.") from error
 
 
-def _read_evidence(evidence: dict[str, Any]) -> Evidence:
-    values = {field.name: evidence[field.name] for field in dataclasses.fields(Evidence)}
-    if not all(isinstance(value, int | float) and math.isfinite(value) for value in values.values()):
-        raise problem("evidence", "a value that is no number", "numbers")
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # True is an int, and no number here
+
+
+def _read_evidence(evidence: Any, name: str) -> Evidence:
+    if not isinstance(evidence, dict):
+        raise problem("evidence", repr(evidence)[:80], "an object, or null")
+    fields = dataclasses.fields(Evidence)
+    _check_keys(evidence, [field.name for field in fields], name)
+    values = {field.name: evidence[field.name] for field in fields if field.default is dataclasses.MISSING}
+    values |= {field.name: evidence[field.name] for field in fields if evidence.get(field.name) is not None}
+    counts = [values[key] for key in ("agree", "blocks", "simpler_agree") if key in values]
+    if not all(_is_number(value) for value in values.values()) or not all(type(count) is int for count in counts):
+        raise problem("evidence", "a value that is no number", "numbers; agree and blocks whole ones")
     return Evidence(**values)

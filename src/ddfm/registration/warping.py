@@ -15,6 +15,8 @@ from ddfm.registration.transform import Transform, resizing
 
 __all__ = ["apply", "fill_outside", "inside_of", "luma"]
 
+#: Over what share of the shorter side the border of a moving picture fades into the reference.
+FADE = 1 / 8
 ROWS = 256  # at a time: coordinates are doubles, four times the memory of the picture
 PAD = 12  # of border pixels, for the spline: it feels a border at a quarter of its size a pixel, 1e-7 there
 
@@ -57,19 +59,25 @@ def fill_outside(warped: np.ndarray, inside: np.ndarray, reference: np.ndarray) 
     """``warped`` with the reference where the moving picture shows nothing, so that there only the reference speaks.
 
     warped: what ``apply`` gives, float32 (H, W) or (H, W, 3) in [0, 1]. inside: bool (H, W). reference: as large; of a
-    coloured one and a grey one the luma is taken. Just outside, over some fiftieth of the shorter side, the moving
-    picture's border pixels fade into the reference: a hard seam between two levels would be an edge of neither source.
+    coloured one and a grey one the luma is taken. Outside, over some eighth of the shorter side, the moving picture's
+    border pixels fade into the reference: a seam between two levels would be an edge of neither source. On the way
+    they are blurred, as border pixels that go on unchanged are streaks.
     """
     if inside.all():
         return warped
-    from scipy.ndimage import distance_transform_edt
+    from scipy.ndimage import distance_transform_edt, uniform_filter
 
-    away = distance_transform_edt(~inside) - 1  # 0 at the first pixel outside
-    weight = np.exp(-np.maximum(away, 0) / max(2.0, min(inside.shape) / 50)).astype(np.float32)
+    away = np.maximum(distance_transform_edt(~inside) - 1, 0).astype(np.float32)  # 0 at the first pixel outside
+    band = max(2.0, FADE * min(inside.shape))
+    weight, far = np.exp(-away / band), np.minimum(away / (band / 2), 1)
     other = luma(reference) if warped.ndim == 2 else reference
     if warped.ndim == 3:
-        weight, other = weight[..., None], other if other.ndim == 3 else other[..., None]
-    mixed: np.ndarray = np.where(weight == 1, warped, weight * warped + (1 - weight) * other)
+        weight, far, other = weight[..., None], far[..., None], other if other.ndim == 3 else other[..., None]
+    side = (round(band), round(band), 1)[: warped.ndim]
+    soft = uniform_filter(
+        uniform_filter(warped, side, mode="nearest"), side, mode="nearest"
+    )  # whatever the side, quick
+    mixed: np.ndarray = np.where(weight == 1, warped, weight * (far * soft + (1 - far) * warped) + (1 - weight) * other)
     return mixed
 
 
