@@ -25,9 +25,10 @@ from ddfm._provenance import now, versions
 from ddfm.cuts import CutDetector
 from ddfm.fusion import FuseConfig, Fuser
 from ddfm.io import Image, file_sha256
+from ddfm.io.audio import AudioTrack
 from ddfm.io.clip import Clip, ClipFrame, ClipInfo
 from ddfm.io.video import open_clips
-from ddfm.io.video_writer import AudioTrack, ClipWriter, Encoding, check_encoding
+from ddfm.io.video_writer import ClipWriter, Encoding, check_encoding
 from ddfm.pictures import to_luma
 from ddfm.pipeline import MIN_SIZE
 from ddfm.presets import MEDICAL

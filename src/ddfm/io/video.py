@@ -139,14 +139,14 @@ class VideoClip:
         height, width = (frame.width, frame.height) if turn[0] else (frame.height, frame.width)
         aspect = stream.sample_aspect_ratio or Fraction(1)
         audio = container.streams.audio
-        announced = Fraction(container.duration or 0, 1_000_000)
+        announced = _announced(container)
         reached = scan.reached - Fraction(container.start_time or 0, 1_000_000)
         zero = self._zero * stream.time_base
         end = scan.end - zero if scan.end > zero else scan.frames / rate
         return ClipInfo(
             self.path,
             container.format.name.split(",")[0],
-            stream.codec_context.name,
+            stream.codec.canonical_name,
             (height, width),
             Fraction(rate),
             Fraction(stream.time_base),
@@ -155,7 +155,7 @@ class VideoClip:
             1 / aspect if turn[0] else aspect,
             not _is_grey(frame),
             16 if _deep(frame) else 8,
-            audio[0].codec_context.name if audio else None,
+            audio[0].codec.canonical_name if audio else None,
             reached if announced - reached > _BROKEN else None,
             frame.color_primaries,
             frame.color_trc,
@@ -240,6 +240,12 @@ def _zero(container: Any, stream: Any) -> int:
     """The time stamp that counts as 0: 0, or where a clip begins later, as broadcasts do, its beginning."""
     start = Fraction(container.start_time or 0, 1_000_000)
     return max(0, round(start / stream.time_base))
+
+
+def _announced(container: Any) -> Fraction:
+    """Seconds from its start that a file says it lasts. Matroska's Duration counts from time 0, also of late stamps."""
+    late = container.format.name.startswith("matroska")
+    return Fraction((container.duration or 0) - late * (container.start_time or 0), 1_000_000)
 
 
 def _scan(path: Path, index: int) -> _Scan:

@@ -1,7 +1,7 @@
 """Clips out: one video file, frame by frame, with the time stamps that are given, and another file's audio beside it.
 
 The file grows under a temporary name in the target's folder and gets its own at the end, so that a run which is stopped
-leaves a file that plays, or none. Audio is copied packet by packet, never decoded.
+leaves a file that plays, or none.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from ddfm._checks import DDFMError, check_range, problem
 from ddfm.io import quantise
+from ddfm.io.audio import AudioTrack
 from ddfm.io.files import check_target, os_errors, publish
 from ddfm.io.video import HD_LINES, av_spaces, fine_scaling, import_av
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["OUT_SUFFIXES", "AudioTrack", "ClipWriter", "Encoding", "check_encoding"]
+__all__ = ["OUT_SUFFIXES", "ClipWriter", "Encoding", "check_encoding"]
 
 #: Written, by suffix: FFmpeg's name of the container, and encoders in order of preference, of which a build has some.
 _CONTAINERS = {
@@ -95,50 +96,6 @@ def _options(codec: str, crf: int | None) -> dict[str, str]:
         # to run with the memory that it finds
         return {"crf": quality, "rc-lookahead": "0"}
     return {"crf": quality, **({"b": "0"} if codec.startswith("libvpx") else {})}
-
-
-class AudioTrack:
-    """The first audio stream of a file, to be copied; use it in a ``with``.
-
-    begins: seconds of its clip that become 0; what comes before is left out.
-    """
-
-    def __init__(self, path: Path, begins: Fraction = Fraction(0)) -> None:
-        self.path, self._begins = path, begins
-        self._container = import_av().open(str(path))
-        self.stream = self._container.streams.audio[0]
-        self.codec = str(self.stream.codec_context.name)
-        # as ``VideoClip`` counts
-        self._zero = begins + max(Fraction(0), Fraction(self._container.start_time or 0, 1_000_000))
-        self._packets = self._container.demux(self.stream)
-        self._next: Any = None
-
-    def until(self, end: Fraction) -> Iterator[Any]:
-        """The next packets that begin before ``end``, seconds from ``begins``, with their time stamps counted so."""
-        av = import_av()
-        while True:
-            if self._next is None:
-                try:
-                    self._next = next(self._packets, None)
-                except (av.error.FFmpegError, OSError):  # the source breaks off; its frames tell of that
-                    return
-            packet = self._next
-            if packet is None or (packet.dts is None and not packet.size):
-                return
-            time = (packet.pts if packet.pts is not None else packet.dts) * packet.time_base - self._zero
-            if time >= end:
-                return
-            self._next = None
-            if time >= 0:
-                moved = round(self._zero / packet.time_base)
-                packet.pts, packet.dts = (None if t is None else t - moved for t in (packet.pts, packet.dts))
-                yield packet
-
-    def __enter__(self) -> AudioTrack:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._container.close()
 
 
 class ClipWriter:
@@ -229,13 +186,14 @@ class ClipWriter:
     def _add_audio(self) -> Any:
         if not self._audio:
             return None
-        if self._audio.codec not in self._container.supported_codecs:
+        template = self._audio.template(_CONTAINERS[self.path.suffix.lower()][0])
+        if template is None:
             self.notes.append(
                 f"{self.path}: without the audio of {self._audio.path}, since {self.path.suffix} cannot hold "
                 f"{self._audio.codec}; write .mkv to keep it"
             )
             return None
-        return self._container.add_stream_from_template(self._audio.stream)
+        return self._container.add_stream_from_template(template)
 
     def write(self, data: np.ndarray, time: Fraction, duration: Fraction) -> None:
         """One frame, float (H, W) or (H, W, 3) in [0, 1]; seconds, ``time`` from the file's beginning.
