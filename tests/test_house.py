@@ -50,6 +50,7 @@ FLOORS = [
         "fusion",
         "beside",
         "sequence",
+        "partners",
         "video",
         "volumes",
         "training",

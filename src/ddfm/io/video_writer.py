@@ -20,7 +20,7 @@ from ddfm._checks import DDFMError, check_range, problem
 from ddfm.io import quantise
 from ddfm.io.audio import AudioTrack
 from ddfm.io.files import check_target, os_errors, publish
-from ddfm.io.video import HD_LINES, av_spaces, fine_scaling, import_av
+from ddfm.io.video import HD_LINES, VIDEO_SUFFIXES, av_spaces, fine_scaling, import_av
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +59,11 @@ def check_encoding(path: Path, encoding: Encoding) -> str:
     """The encoder for a file of that name; DDFMError for what it cannot hold."""
     suffix = path.suffix.lower()
     if suffix not in _CONTAINERS:
-        raise problem("--output", repr(str(path)), f"a name ending in {', '.join(OUT_SUFFIXES)}")
+        remedy = (
+            f"{suffix} is read, not written: write {path.with_suffix('.mkv').name} or {path.with_suffix('.mp4').name}."
+        )
+        expected = f"a name ending in {', '.join(OUT_SUFFIXES)}"
+        raise problem("--output", repr(str(path)), expected, remedy if suffix in VIDEO_SUFFIXES else "")
     if encoding.lossless and suffix != ".mkv":
         raise problem("--lossless", suffix, ".mkv", f"Write {path.with_suffix('.mkv').name}.")
     if encoding.lossless and encoding.crf is not None:
