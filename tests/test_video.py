@@ -507,9 +507,12 @@ def test_false_colours_are_told_of(ddfm, tmp_path, make_clip):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_no_half_file(tmp_path, make_clip, street, tiny_prior, number):
-    """A run of its own, stopped once its temporary file is there."""
+@pytest.mark.parametrize(
+    ("number", "again"),
+    [(signal.SIGINT, ()), (signal.SIGTERM, ()), (signal.SIGINT, (0.0, 0.02, 0.05, 0.1, 0.2, 0.3))],
+)
+def test_a_signal_leaves_no_half_file(tmp_path, make_clip, street, tiny_prior, number, again):
+    """A run of its own, stopped once its temporary file is there; then again by who does not wait for its end."""
     make_clip(tmp_path / "ir.mkv", [levels(f.infrared) for f in street] * 40)
     make_clip(tmp_path / "vis.mkv", [levels(f.visible) for f in street] * 40)
     words = [
@@ -533,8 +536,12 @@ def test_a_signal_leaves_no_half_file(tmp_path, make_clip, street, tiny_prior, n
         time.sleep(0.1)
     time.sleep(0.5)
     run.send_signal(number)
+    for pause in again:
+        time.sleep(pause)
+        run.send_signal(number)
     _, errors = run.communicate(timeout=60)
     assert run.returncode == 130, errors
+    assert "Traceback" not in errors
     assert "they are in f.partial.mp4" in errors
     assert leftovers(tmp_path) == [] and not (tmp_path / "f.mp4").exists()
     assert read(tmp_path / "f.partial.mp4")

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from ddfm._checks import DDFMError
-from ddfm.io.video import is_video, open_clips
 from ddfm.io.audio import AudioTrack
+from ddfm.io.video import is_video, open_clips
 from ddfm.io.video_writer import ClipWriter, Encoding
 
 av = pytest.importorskip("av")

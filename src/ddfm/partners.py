@@ -81,7 +81,7 @@ def left_out_notes(
 
 
 def _unused(follower: Follower, lead: ClipInfo) -> Iterator[str]:
-    """Frames that served nowhere; where the other clip is faster, some always do so, and only what comes late counts."""
+    """Frames that served nowhere; where the other clip is faster, some always do so, and only a late end counts."""
     info = follower.clip.info
     unused = info.frames - follower.used
     period = max(1 / info.rate, 1 / lead.rate)

@@ -169,7 +169,7 @@ class VideoClip:
         if any(turn):
             yield f"{self.path}: turned upright as its display matrix says"
         if container_format == "mpegts" and _cut_packet(self.path):
-            yield f"{self.path}: its last packet is cut off; a transport stream announces no end, so it may be cut short"
+            yield f"{self.path}: its last packet is cut off; transport streams announce no end, so more may be missing"
         if frame.interlaced_frame:
             yield f"{self.path}: interlaced, its fields are not taken apart; deinterlace it first for a clean result"
         if frame.color_trc in (16, 18):  # PQ and HLG

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ddfm._checks import DDFMError, check_range, problem
 from ddfm.io import quantise
 from ddfm.io.audio import AudioTrack
-from ddfm.io.files import check_target, os_errors, publish
+from ddfm.io.files import check_target, os_errors, publish, uninterrupted
 from ddfm.io.video import HD_LINES, VIDEO_SUFFIXES, av_spaces, fine_scaling, import_av
 
 if TYPE_CHECKING:
@@ -59,9 +59,8 @@ def check_encoding(path: Path, encoding: Encoding) -> str:
     """The encoder for a file of that name; DDFMError for what it cannot hold."""
     suffix = path.suffix.lower()
     if suffix not in _CONTAINERS:
-        remedy = (
-            f"{suffix} is read, not written: write {path.with_suffix('.mkv').name} or {path.with_suffix('.mp4').name}."
-        )
+        names = " or ".join(path.with_suffix(other).name for other in (".mkv", ".mp4"))
+        remedy = f"{suffix} is read, not written: write {names}."
         expected = f"a name ending in {', '.join(OUT_SUFFIXES)}"
         raise problem("--output", repr(str(path)), expected, remedy if suffix in VIDEO_SUFFIXES else "")
     if encoding.lossless and suffix != ".mkv":
@@ -107,7 +106,8 @@ class ClipWriter:
 
     size: height and width. rate: frames a second, for players' information. time_base: the unit of the time stamps,
     seconds. color: whether frames come as RGB. partial: where to leave what there is when an exception ends the work,
-    as a file that plays; None: nowhere. ``kept``: that file, once it is there. ``notes``: what a user should know.
+    as a file that plays; None: nowhere. ``kept``: the file that is left, whole or partial, once it is there.
+    ``notes``: what a user should know. Ctrl-C waits for the end of what leaving does.
     Raises DDFMError for what cannot be written.
     """
 
@@ -242,18 +242,18 @@ class ClipWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                self._finish(self.path, self._overwrite)
-            elif self._partial and self.frames:
-                with contextlib.suppress(DDFMError):  # the first error is the one to tell
-                    self._finish(self._partial, self._overwrite)
-                    self.kept = self._partial
-        finally:
-            with contextlib.suppress(Exception):
-                self._container.close()
-            with contextlib.suppress(OSError):  # gone if it was renamed
-                self._part.unlink()
+        with uninterrupted():
+            try:
+                if kind is None:
+                    self._finish(self.path, self._overwrite)
+                elif self._partial and self.frames:
+                    with contextlib.suppress(DDFMError):  # the first error is the one to tell
+                        self._finish(self._partial, self._overwrite)
+            finally:
+                with contextlib.suppress(Exception):
+                    self._container.close()
+                with contextlib.suppress(OSError):  # gone if it was renamed
+                    self._part.unlink()
 
     def _finish(self, path: Path, overwrite: bool) -> None:
         with self._errors():
@@ -263,6 +263,7 @@ class ClipWriter:
                 os.fsync(file.fileno())
         with os_errors(path):
             self._part.replace(path) if overwrite else publish(self._part, path)
+        self.kept = path
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
