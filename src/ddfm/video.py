@@ -275,9 +275,9 @@ class _Work:
             except KeyboardInterrupt:
                 raise Stopped(writer.frames, writer.kept) from None
             except DDFMError as error:
-                if writer.kept:
-                    raise DDFMError(f"{error} The {writer.frames} frames until then are in {writer.kept}.") from error
-                raise
+                if not self.clip.keep_partial:
+                    raise
+                raise DDFMError(f"{error} {_kept_until(writer)}") from error
         return self._report(writer, source)
 
     def _offset(self, info: ClipInfo) -> Fraction:
@@ -333,6 +333,18 @@ class _Work:
             if clip.info.breaks_off is not None:
                 where = f"{float(clip.info.breaks_off):.2f} s"
                 yield f"{clip.info.path}: breaks off at {where}, and is taken as far as it goes"
+
+
+def _kept_until(writer: ClipWriter) -> str:
+    """What --keep-partial did when an error ended the work."""
+    if writer.kept:
+        return f"The {writer.frames} frames until then are in {writer.kept}."
+    if not writer.frames:
+        return "No frame was written until then, so --keep-partial keeps none."
+    suffix = writer.path.suffix
+    return (
+        f"--keep-partial keeps nothing: {suffix} does not play without its end, which could not be written; .mkv does."
+    )
 
 
 def color_sources(clips: Sequence[Clip], images: Sequence[Image], chroma: str) -> frozenset[int]:

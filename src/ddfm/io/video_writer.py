@@ -106,8 +106,8 @@ class ClipWriter:
 
     size: height and width. rate: frames a second, for players' information. time_base: the unit of the time stamps,
     seconds. color: whether frames come as RGB. partial: where to leave what there is when an exception ends the work,
-    as a file that plays; None: nowhere. ``kept``: the file that is left, whole or partial, once it is there.
-    ``notes``: what a user should know. Ctrl-C waits for the end of what leaving does.
+    as a file that plays; None: nowhere. ``kept``: the file that is left, whole or partial, once it is there;
+    ``frames``: how many are in it. ``notes``: what a user should know. Ctrl-C waits for the end of what leaving does.
     Raises DDFMError for what cannot be written.
     """
 
@@ -252,8 +252,22 @@ class ClipWriter:
             finally:
                 with contextlib.suppress(Exception):
                     self._container.close()
+                if self._partial and not self.kept:
+                    self._rescue(self._partial)
                 with contextlib.suppress(OSError):  # gone if it was renamed
                     self._part.unlink()
+
+    def _rescue(self, path: Path) -> None:
+        """Keep a file without its end, on a full disk, where its format is one that plays without."""
+        av = import_av()
+        if _CONTAINERS[self.path.suffix.lower()][0] not in ("matroska", "webm"):
+            return
+        with contextlib.suppress(OSError, av.error.FFmpegError, IndexError):
+            with av.open(str(self._part)) as file:
+                self.frames = sum(packet.size > 0 for packet in file.demux(video=0))
+            if self.frames:
+                self._part.replace(path) if self._overwrite else publish(self._part, path)
+                self.kept = path
 
     def _finish(self, path: Path, overwrite: bool) -> None:
         with self._errors():
