@@ -296,6 +296,28 @@ def test_ctrl_c_in_the_first_seconds(pairs, seconds):
     assert not leftovers(pairs)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 2.0])
+def test_ctrl_c_again_and_again_until_the_end(pairs, tiny_prior, seconds):
+    """A true process: what follows the first Ctrl-C breaks nothing off, also while Python takes itself down."""
+    words = ["fuse", "ir", "vis", "-o", "out", "--prior", str(tiny_prior), "--preset", "paper"]
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import ddfm.__main__ as m, sys; "
+    code += f"sys.argv[1:] = {words}; print('begun', flush=True); m.main()"
+    run = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=pairs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert run.stdout.readline() == "begun\n"
+    time.sleep(seconds)
+    deadline = time.monotonic() + 60
+    while run.poll() is None and time.monotonic() < deadline:
+        run.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    _, errors = run.communicate(timeout=5)
+    if run.returncode != 0:  # a fast machine may have finished before
+        assert run.returncode == 130 and "stopped" in errors and "Traceback" not in errors
+    assert not leftovers(pairs)
+
+
 @pytest.mark.slow
 def test_killed_in_the_middle_and_taken_up_again(pairs, tiny_prior):
     """A true process, kill -9 after the first result: the same command finishes the rest."""

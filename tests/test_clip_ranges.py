@@ -57,7 +57,7 @@ def folders(tmp_path, street):
 
 
 def opened(path, span):
-    (clip,) = open_clips([path], Fraction(25), [span])
+    (clip,) = open_clips([path], Fraction(25) if path.is_dir() else None, [span])
     return clip, [frame.image for frame in clip.frames()]
 
 
@@ -216,7 +216,7 @@ def test_the_transform_of_a_clip_is_told_kept_and_used_again(ddfm, apart):
         (("--checkerboard", "left/0.png"), "--checkerboard: got left/0.png, expected another file than a source"),
         (("--save-transform", "right/1.png"), "--save-transform: got right/1.png, expected another file than a source"),
         (("--save-transform", "f.mkv"), "--save-transform: got f.mkv, which is the file of --output too"),
-        (("--report", "f.mkv"), "--report: got f.mkv, which is the file of --output too"),
+        (("--report", "f.mkv"), "--report: got f.mkv, expected another name than the clip's"),
         (("--checkerboard", "left"), "a file in an existing folder"),
         (("--transform", "t.json", "--report", "t.json"), "t.json, which is not a ddfm report"),
     ],

@@ -51,6 +51,7 @@ FLOORS = [
         "explaining",
         "beside",
         "sequence",
+        "partners",
         "video",
         "volumes",
         "training",

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from ddfm.io import (
     write_bytes,
     write_image,
 )
+from ddfm.io.files import uninterrupted
 
 H, W = 23, 31
 RNG = np.random.default_rng(0)
@@ -761,3 +763,17 @@ def test_a_long_name_leaves_room_for_the_temporary_one(tmp_path):
     path = tmp_path / ("é" * 120 + ".png")  # 244 bytes; 255 is the limit
     write_image(path, GREY8 / 255)
     assert names(tmp_path) == [path.name]
+
+
+def test_ctrl_c_waits_until_a_file_is_whole():
+    done = []
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        done.append("first")
+        signal.raise_signal(signal.SIGINT)
+        done.append("second")
+    assert done == ["first", "second"]
+    with pytest.raises(KeyboardInterrupt):  # as before
+        signal.raise_signal(signal.SIGINT)
+    with uninterrupted():
+        pass

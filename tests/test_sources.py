@@ -9,6 +9,7 @@ import torch
 import ddfm
 from ddfm import color, samples, stacks
 from ddfm._checks import DDFMError
+from ddfm.filters import blur
 from ddfm.io import from_array
 from ddfm.pictures import to_luma
 
@@ -65,6 +66,51 @@ def test_chroma_of_all_by_hand():
     assert mixed == pytest.approx([(0.2 * 0.2 - 0.1 * 0.1) / 0.3, -0.1])  # DeepFuse, Eq. 4
     assert torch.equal(color.mean_chroma([a]), a)
     assert torch.equal(color.mean_chroma([0 * a, 0 * b]), torch.zeros(1, 2, 1, 1))
+
+
+def as_batch(picture):
+    return torch.from_numpy(np.ascontiguousarray(picture, np.float32)).permute(2, 0, 1)[None]
+
+
+def of_one_luma(height=96, width=128):
+    """Red and green squares of one luma, (1, 3, H, W): all that is sharp in it is colour."""
+    rows, columns = torch.arange(height)[:, None] // 12, torch.arange(width) // 12
+    sign = ((rows + columns) % 2 * 2.0 - 1)[None, None]
+    return color.merge(torch.full((1, 1, height, width), 0.5), torch.cat([0 * sign, 0.2 * sign], 1))
+
+
+@pytest.mark.parametrize("scene", ["street", "colour alone"])
+def test_a_focus_stack_takes_the_colour_where_it_is_sharp(scene):
+    truth = as_batch(STREET) if scene == "street" else of_one_luma()
+    soft, middle = blur(truth, 4.0), truth.shape[-1] // 2
+    left, right = truth.clone(), truth.clone()
+    left[..., middle:], right[..., :middle] = soft[..., middle:], soft[..., :middle]
+    wanted = color.split(truth)[1]
+    far = [abs(k - middle) > 20 for k in range(truth.shape[-1])]  # beyond the blurs of the weights
+
+    def error(chroma):
+        return float((chroma - wanted)[..., far].square().mean().sqrt())
+
+    mixed = color.mean_chroma([color.split(x)[1] for x in (left, right)])
+    best = color.stack_chroma([left, right])
+    assert error(best) < 0.25 * error(mixed)
+    assert torch.allclose(color.stack_chroma([right, left]), best, atol=1e-6)
+    assert torch.equal(color.stack_chroma([left]), color.split(left)[1])
+
+
+def test_exposures_take_the_colour_of_all():
+    pictures = [as_batch(x) for x in stacks.exposures(STREET)]
+    mixed = color.mean_chroma([color.split(x)[1] for x in pictures])
+    chosen = color.stack_chroma(pictures)
+    # nothing else where levels differ by a stop or more, which is everywhere but where all is black or white
+    assert (chosen - mixed).abs().quantile(0.9) < 1e-4 and (chosen - mixed).abs().mean() < 1e-3
+
+
+@pytest.mark.parametrize("rows", [7, 40, 64])
+def test_the_colour_of_a_stack_does_not_depend_on_strips(rows):
+    planes = [color.Plane(np.asarray(x, np.float32)) for x in stacks.focus_stack(STREET, 2)]
+    luma = torch.full((1, 1, *planes[0].size), 0.5)
+    assert np.array_equal(color.put_chroma(luma, planes, rows), color.put_chroma(luma, planes, 1000))
 
 
 def test_whose_colours(tiny_prior):

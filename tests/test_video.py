@@ -23,7 +23,8 @@ from ddfm.fusion import FuseConfig, Fuser
 from ddfm.io.clip import ClipFrame
 from ddfm.io.video import open_clips
 from ddfm.moving import moving_street, overlap, still
-from ddfm.video import ClipConfig, Follower, Stopped, fuse_videos, partial_path
+from ddfm.partners import Follower
+from ddfm.video import ClipConfig, Stopped, fuse_videos, partial_path
 
 av = pytest.importorskip("av")
 SIZE = (32, 48)
@@ -189,8 +190,28 @@ def test_a_shorter_clip_ends_the_result_and_is_told(tmp_path, make_clip, config)
     times, report = fused_times([short, long], tmp_path, config)
     assert len(times) == 6 and report["left_out"] == 6
     assert "its last 6 frames have no partner; the result ends after 0.20 s" in report["warnings"][0]
+    assert f"{short} ends at 0.24 s, {long} goes on to 0.48 s" in report["warnings"][0]
     times, report = fused_times([long, short], tmp_path, config)
     assert len(times) == 6 and "12.mkv: 6 frames are the nearest of none" in report["warnings"][0]
+    assert report["warnings"][0].endswith(f"{short} ends at 0.24 s, {long} goes on to 0.48 s")
+    fast = numbered(tmp_path, make_clip, "fast.mkv", 50, 50)  # some of its frames serve nowhere anyhow; its end is told
+    assert "goes on to 1.00 s" in fused_times([fast, long], tmp_path, config)[1]["warnings"][0]
+    shown = fused_times([fast, long], tmp_path, config, offset=Fraction(-52, 100))[1]["warnings"]
+    assert shown == []
+
+
+def test_a_transport_stream_that_was_cut_short_is_what_is_doubted(tmp_path, make_clip, config):
+    options = {"codec": "libx264", "pixels": "yuv420p", "options": {"g": "1"}}
+    whole = numbered(tmp_path, make_clip, "whole.ts", 20, 25, **options)
+    other = numbered(tmp_path, make_clip, "other.mkv", 20, 25)
+    assert fused_times([whole, other], tmp_path, config)[1]["warnings"] == []
+    half = whole.read_bytes()[: whole.stat().st_size // 2 // 188 * 188]
+    for extra, cut in ((0, False), (100, True)):
+        (tmp_path / "half.ts").write_bytes(half + whole.read_bytes()[len(half) : len(half) + extra])
+        for sources in ([tmp_path / "half.ts", other], [other, tmp_path / "half.ts"]):
+            told = " ".join(fused_times(sources, tmp_path, config)[1]["warnings"])
+            assert "half.ts ends at 0." in told and "other.mkv goes on to 0.80 s (half.ts is of a format that" in told
+            assert ("its last packet is cut off" in told) == cut
 
 
 def test_an_offset_moves_the_first_clip_and_the_result_begins_at_zero(tmp_path, make_clip, config):
@@ -443,7 +464,16 @@ def test_the_content_decides_and_a_folder_takes_the_first_name(ddfm, tmp_path):
             "--suffix: got a clip, expected pictures or volumes",
         ),
         (("ir.mkv", "vis.mkv", "-o", "f.mp4", "--offset", "soon"), "--offset: got 'soon'"),
-        (("ir.mkv", "vis.mkv", "-o", "f.mp4", "--fps", "1/0"), "--fps: got '1/0'"),
+        (("ir.mkv", "vis.mkv", "-o", "f.mp4", "--offset", "nan"), "expected seconds such as 0.04"),
+        (("ir.mkv", "vis.mkv", "-o", "f.mp4", "--fps", "1/0"), "--fps: got '1/0', expected frames a second such as 25"),
+        (("ir.mkv", "vis.mkv", "-o", "f.mp4", "--fps", "50"), "--fps: got 50 without a folder of frames"),
+        (("ir.mkv", "vis.mkv", "-o", "f.avi"), ".avi is read, not written: write f.mkv or f.mp4."),
+        (("frames", "frames", "-o", "f.avi", "--fps", "25"), ".avi is read, not written: write f.mkv or f.mp4."),
+        (("ir.mkv", "vis.mkv", "-o", "f.mp4", "--report", "f.mp4"), "--report: got f.mp4, expected another name"),
+        (("ir.mkv", "vis.mkv", "-o", "f.mp4", "--report", "f.partial.mp4"), "--report: got f.partial.mp4"),
+        (("ir.mkv", "vis.mkv", "-o", "f.mp4", "--report", "new.mkv"), "a clip's or a volume's"),
+        (("ir.mkv", "vis.mkv", "-o", "f.mp4", "--report", "link"), "--report: got link, expected another name"),
+        (("still.png", "still.png", "-o", "f.png", "--report", "new.avi"), "a clip's or a volume's"),
         (("ir.mkv", "vis.mkv", "-o", "f.mp4", "--noise-std", "0.1,0.1,0.1"), "noise_std: got 3 values"),
         (("still.png", "still.png", "-o", "f.png", "--fps", "25"), "--fps: got no clip among the sources"),
         (("frames", "frames", "-o", "f.mp4"), "--fps 25"),
@@ -455,6 +485,7 @@ def test_bad_requests_teach(ddfm, tmp_path, words, says):
     (tmp_path / "frames").mkdir()
     Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / "frames" / "1.png")
     (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "link").symlink_to("f.mp4")
     before = {path: path.stat().st_size for path in tmp_path.iterdir() if path.is_file()}
     code, text = ddfm(*words)
     assert (code, says in text) == (2, True), text
@@ -476,9 +507,12 @@ def test_false_colours_are_told_of(ddfm, tmp_path, make_clip):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_no_half_file(tmp_path, make_clip, street, tiny_prior, number):
-    """A run of its own, stopped once its temporary file is there."""
+@pytest.mark.parametrize(
+    ("number", "again"),
+    [(signal.SIGINT, ()), (signal.SIGTERM, ()), (signal.SIGINT, (0.0, 0.02, 0.05, 0.1, 0.2, 0.3))],
+)
+def test_a_signal_leaves_no_half_file(tmp_path, make_clip, street, tiny_prior, number, again):
+    """A run of its own, stopped once its temporary file is there; then again by who does not wait for its end."""
     make_clip(tmp_path / "ir.mkv", [levels(f.infrared) for f in street] * 40)
     make_clip(tmp_path / "vis.mkv", [levels(f.visible) for f in street] * 40)
     words = [
@@ -502,8 +536,12 @@ def test_a_signal_leaves_no_half_file(tmp_path, make_clip, street, tiny_prior, n
         time.sleep(0.1)
     time.sleep(0.5)
     run.send_signal(number)
+    for pause in again:
+        time.sleep(pause)
+        run.send_signal(number)
     _, errors = run.communicate(timeout=60)
     assert run.returncode == 130, errors
+    assert "Traceback" not in errors
     assert "they are in f.partial.mp4" in errors
     assert leftovers(tmp_path) == [] and not (tmp_path / "f.mp4").exists()
     assert read(tmp_path / "f.partial.mp4")

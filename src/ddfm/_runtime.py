@@ -1,4 +1,4 @@
-"""What the process of the command line sets for itself; a library must not, so only ``cli.main`` calls this."""
+"""What the process of the command line sets for itself; a library must not, so only the command line calls this."""
 
 from __future__ import annotations
 
@@ -6,9 +6,52 @@ import contextlib
 import ctypes
 import gc
 import os
+import signal
 import sys
+import threading
+import time
+from collections.abc import Iterator
 
-__all__ = ["keep_freed_memory", "quiet_and_fast", "release_freed_memory"]
+__all__ = ["keep_freed_memory", "quiet_and_fast", "release_freed_memory", "stop_once", "stopped_once"]
+
+#: Seconds after a stop in which further ones are passed over. Not for ever: Python may lose the first, in a callback.
+_PATIENCE = 10.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_stopped_at = -_PATIENCE
+
+
+def stop_once() -> None:
+    """Ctrl-C and SIGTERM raise KeyboardInterrupt once; those that follow do not break off what cleans up after it.
+
+    Where Ctrl-C is ignored, as in the background of a script, it stays so.
+    """
+    global _stopped_at
+    _stopped_at = -_PATIENCE
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: object) -> None:
+    global _stopped_at
+    if time.monotonic() - _stopped_at > _PATIENCE:
+        _stopped_at = time.monotonic()
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def stopped_once() -> Iterator[None]:
+    """``stop_once`` for a while, unless it holds already; only the main thread may have handlers."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is _stop:
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    stop_once()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def quiet_and_fast() -> None:

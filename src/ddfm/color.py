@@ -27,14 +27,21 @@ import numpy as np
 import torch
 
 from ddfm._checks import check_batch, problem
+from ddfm.filters import blur
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Plane", "grey_levels", "mean_chroma", "merge", "put_chroma", "split", "to_luma"]
+__all__ = ["Plane", "grey_levels", "mean_chroma", "merge", "put_chroma", "split", "stack_chroma", "to_luma"]
 
 _KR, _KG, _KB = 0.299, 0.587, 0.114
 _CB, _CR = 2 * (1 - _KB), 2 * (1 - _KR)  # 1.772, 1.402: they put Cb and Cr in [-0.5, 0.5]
+_FINE, _NEARBY, _AROUND = 2.0, 5.0, 10.0  # pixels: of detail, of where it counts, of brightness
+_POWER = 6.0  # of a share of detail: how much the sharpest has the say
+_NONE = 1e-3  # detail that is none, on [0, 1]: where no picture has more, all count alike
+_BLACK = 0.05  # added to levels, so that the noise of black is no ratio
+_EXPOSED = 0.2  # log of a ratio of levels; half a stop is 0.16, a stop 0.32
+_REACH = 30  # rows beyond which nothing changes a chroma: three times the widest blur
 
 
 def to_luma(rgb: Tensor) -> Tensor:
@@ -123,13 +130,49 @@ class Plane:
 
 
 def put_chroma(luma: Tensor, planes: Sequence[Plane], rows: int = 256) -> np.ndarray:
-    """Luma (1, 1, H, W) in [0, 1] with the chroma of coloured planes, float32 (H, W, 3); some rows at a time."""
+    """Luma (1, 1, H, W) in [0, 1] with the chroma of coloured planes (``stack_chroma``), float32 (H, W, 3).
+
+    Some rows at a time; how many changes nothing.
+    """
     out = np.empty((*planes[0].size, 3), np.float32)
+    reach = _REACH if len(planes) > 1 else 0
     for top in range(0, len(out), rows):
         bottom = min(top + rows, len(out))
-        chroma = mean_chroma([split(plane.rows(top, bottom))[1] for plane in planes])
+        first, last = max(0, top - reach), min(bottom + reach, len(out))
+        chroma = stack_chroma([plane.rows(first, last) for plane in planes])[..., top - first : bottom - first, :]
         out[top:bottom] = merge(luma[..., top:bottom, :], chroma)[0].permute(1, 2, 0).numpy()
     return out
+
+
+def stack_chroma(pictures: Sequence[Tensor]) -> Tensor:
+    """The chroma (B, 2, H, W) of several pictures (B, 3, H, W) in [0, 1] of one camera.
+
+    Where they are equally bright, as in a focus stack, that of the sharp ones: by each one's share of the detail of
+    luma and chroma, to a power. Where they are not, they are exposures, and it is ``mean_chroma``. In between, which is
+    around half a stop, a part of each. A single one's comes back unchanged.
+    """
+    parts = [split(picture) for picture in pictures]
+    chromas = [chroma for _, chroma in parts]
+    if len(parts) == 1:
+        return chromas[0]
+    detail = torch.cat([_detail(torch.cat(part, 1)).sum(1, keepdim=True) for part in parts], 1)
+    detail = detail / detail.amax(1, keepdim=True)  # before the power, or it would leave nothing of little detail
+    share = detail**_POWER / (detail**_POWER).sum(1, keepdim=True)
+    sharp = sum(share[:, k : k + 1] * chroma for k, chroma in enumerate(chromas))
+    alike = _alike(torch.cat([luma for luma, _ in parts], 1))
+    return alike * sharp + (1 - alike) * mean_chroma(chromas)
+
+
+def _detail(planes: Tensor) -> Tensor:
+    """How much of each plane (B, C, H, W) is finer than a blur, nearby; a little everywhere."""
+    return blur((planes - blur(planes, _FINE)).abs(), _NEARBY) + _NONE
+
+
+def _alike(lumas: Tensor) -> Tensor:
+    """1 where lumas (B, K, H, W) are equally bright around, to 0 where they are exposed differently, (B, 1, H, W)."""
+    level = blur(lumas, _AROUND) + _BLACK
+    ratio = (level.amax(1, keepdim=True) / level.amin(1, keepdim=True)).log()
+    return torch.exp(-((ratio / _EXPOSED) ** 4))
 
 
 def mean_chroma(chromas: Sequence[Tensor]) -> Tensor:

@@ -16,6 +16,7 @@ from ddfm._provenance import now
 from ddfm.beside import Beside
 from ddfm.fusion import Fuser
 from ddfm.io import SUFFIXES, write_together
+from ddfm.io.video import VIDEO_SUFFIXES
 from ddfm.journal import JOURNAL, Journal, append_record
 from ddfm.planning import Job, kind_of, plan
 
@@ -151,8 +152,8 @@ def check_report(path: Path, folder: Path | None = None) -> None:
 
     ``folder``: the output folder of the run, which is made if the report is to lie in it.
     """
-    if path.suffix.lower() in (*SUFFIXES, ".nii", ".gz", ".dcm"):
-        raise problem("--report", path, "another name than a picture's or a volume's", "End it in .jsonl.")
+    if path.suffix.lower() in (*SUFFIXES, *VIDEO_SUFFIXES, ".nii", ".gz", ".dcm"):
+        raise problem("--report", path, "another name than a picture's, a clip's or a volume's", "End it in .jsonl.")
     if folder and path.parent.absolute() == folder.absolute():
         folder.mkdir(parents=True, exist_ok=True)
     if path.is_dir() or not path.parent.is_dir():

@@ -72,7 +72,7 @@ def stretch_to(luma: Tensor, ends: tuple[float, float]) -> Tensor:
 
 
 def put_color(luma: Tensor, planes: Sequence[color.Plane], which: str = "last") -> np.ndarray:
-    """The fused luma with the chroma of the coloured source; of several that of the "last", or the mean of "all"."""
+    """The fused luma with the chroma of the coloured source; of several the "last", or ``stack_chroma`` of "all"."""
     colored = [plane for plane in planes if plane.is_color]
     if not colored:
         return luma[0, 0].numpy()

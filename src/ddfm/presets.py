@@ -32,8 +32,8 @@ class Preset:
     steps: network evaluations on the fused image; 0, with a warm start, is EM alone. start: timestep of a warm start,
     None for pure noise. warm_sweeps: likelihood steps before it. sampler: see ``ddfm.sampling.SAMPLERS``. dtype: of the
     network. summary: for people. luma, start_noise: see ``DDFMPipeline``. tone: stretch of the result, where the user
-    names none. noise_std, draws: see ``ddfm.noisy``. chroma: of several coloured sources, that of the "last" or the
-    mean of "all".
+    names none. noise_std, draws: see ``ddfm.noisy``. chroma: of several coloured sources, that of the "last" or of
+    "all": see ``color.stack_chroma``.
     """
 
     name: str
@@ -142,7 +142,7 @@ PRESETS = {
         _em("balanced", 4, _INFRARED, "the default, for thermal and visible; noise is found and removed", "auto", 4),
         _em("fast", 4, _INFRARED, "the same, one network evaluation for each noisy source", "auto", 1),
         _em("medical", 2, _MEDICAL, "for CT, PET or SPECT with MRI; noise is removed when asked", None),
-        _em("stack", 1, _STACK, "exposures or focus stacks of one camera, two or more", "auto", 4, chroma="all"),
+        _em("stack", 2, _STACK, "exposures or focus stacks of one camera, two or more", "auto", 4, chroma="all"),
         Preset(
             "paper",
             version=1,

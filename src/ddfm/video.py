@@ -26,11 +26,13 @@ from ddfm.beside import Beside
 from ddfm.cuts import CutDetector
 from ddfm.fusion import FuseConfig, Fuser, alignment, eight_bits
 from ddfm.io import Image, file_sha256, list_images, write_together
-from ddfm.io.clip import Clip, ClipFrame, ClipInfo
+from ddfm.io.audio import AudioTrack
+from ddfm.io.clip import Clip, ClipInfo
 from ddfm.io.ranges import USUAL
 from ddfm.io.video import open_clips
-from ddfm.io.video_writer import AudioTrack, ClipWriter, Encoding, check_encoding
+from ddfm.io.video_writer import ClipWriter, Encoding, check_encoding
 from ddfm.opening import Preparation
+from ddfm.partners import Follower, left_out_notes
 from ddfm.pictures import to_luma
 from ddfm.pipeline import MIN_SIZE
 from ddfm.presets import MEDICAL
@@ -44,8 +46,6 @@ __all__ = ["ClipConfig", "Stopped", "files_of", "fuse_videos", "partial_path"]
 MEMORY = 0.5
 #: Of the longer of two frame periods, how far a partner may be away: half is what constant rates need, the rest jitter.
 _NEAR = Fraction(6, 10)
-#: Of its period, for how long the last frame of a clip counts: less than the whole, for jitter.
-_LASTING = Fraction(9, 10)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,47 +215,6 @@ def _check_output(sources: Sequence[Path], output: Path, clip: ClipConfig, overw
 # --- frames that belong together --------------------------------------------------------------------
 
 
-class Follower:
-    """The frames of a source, asked for by time; two are held. used, again: how many served, how often once more."""
-
-    def __init__(self, clip: Clip, offset: Fraction, tolerance: Fraction) -> None:
-        self.clip, self.offset, self.tolerance = clip, offset, tolerance
-        self.used = self.again = 0
-        self._served = False
-        self._frames = clip.frames()
-        self._now = next(self._frames, None)
-        self._next = next(self._frames, None)
-
-    def at(self, moment: Fraction) -> ClipFrame | None:
-        """The frame nearest to that time of the leading source, the earlier of two as near; None where none is near.
-
-        To be asked in order of time.
-        """
-        while self._now and self._next and self._away(self._next, moment) < self._away(self._now, moment):
-            self._now, self._next, self._served = self._next, next(self._frames, None), False
-        if self._now is None:
-            return None
-        if self._away(self._now, moment) > self.tolerance and not self._lasts(self._now, moment):
-            return None
-        self.used, self.again = self.used + (not self._served), self.again + self._served
-        self._served = True
-        return self._now
-
-    def over(self, moment: Fraction) -> bool:
-        """Whether nothing more can come from that time on."""
-        if self._next is not None or self._now is None:
-            return self._now is None
-        return moment > self._now.time + self.offset + self.tolerance and not self._lasts(self._now, moment)
-
-    def _lasts(self, frame: ClipFrame, moment: Fraction) -> bool:
-        """Whether the last frame of all still shows then."""
-        after = moment - frame.time - self.offset
-        return self._next is None and 0 <= after <= _LASTING / self.clip.info.rate
-
-    def _away(self, frame: ClipFrame, moment: Fraction) -> Fraction:
-        return abs(frame.time + self.offset - moment)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Moment:
     """Frames that are fused together: their time in the leading source, seconds, and their pictures."""
@@ -350,9 +309,9 @@ class _Work:
             except KeyboardInterrupt:
                 raise Stopped(writer.frames, writer.kept) from None
             except DDFMError as error:
-                if writer.kept:
-                    raise DDFMError(f"{error} The {writer.frames} frames until then are in {writer.kept}.") from error
-                raise
+                if not self.clip.keep_partial:
+                    raise
+                raise DDFMError(f"{error} {_kept_until(writer)}") from error
         return self._report(writer, source)
 
     def _offset(self, info: ClipInfo) -> Fraction:
@@ -388,6 +347,7 @@ class _Work:
             str(f.clip.info.path): {"used": f.used, "again": f.again, "left_out": max(0, f.clip.info.frames - f.used)}
             for f in self.followers
         }
+        left_out = left_out_notes(self.lead.info, self.followers, self.times, self.alone, self.rest)
         return {
             "frames": fused,
             "fps": round(float(self.lead.info.rate), 4),
@@ -398,7 +358,7 @@ class _Work:
             "audio": {"codec": writer.audio, "from": str(audio.path)} if writer.audio and audio else None,
             **self.aligned,
             **({"noise_std": [round(x, 5) for x in self.scene.noise]} if any(self.scene.noise) else {}),
-            "warnings": [*self.notes, *self._sources(), *self._left_out(), *writer.notes],
+            "warnings": [*self.notes, *self._sources(), *left_out, *writer.notes],
         }
 
     def _sources(self) -> Iterator[str]:
@@ -409,23 +369,17 @@ class _Work:
                 where = f"{float(clip.info.breaks_off):.2f} s"
                 yield f"{clip.info.path}: breaks off at {where}, and is taken as far as it goes"
 
-    def _left_out(self) -> Iterator[str]:
-        """What happened to frames without a partner."""
-        name, first, last = self.lead.info.path, self.times[0], self.times[-1]
-        before = sum(t < first for t in self.alone)
-        after = sum(t > last for t in self.alone) + self.rest
-        between = [t for t in self.alone if first < t < last]
-        if before:
-            yield f"{name}: its first {before} frames have no partner; the result begins at {float(first):.2f} s of it"
-        if after:
-            yield f"{name}: its last {after} frames have no partner; the result ends after {float(last):.2f} s of it"
-        if between:
-            where = f"{float(between[0]):.2f} s first"
-            yield f"{name}: {len(between)} frames in between have no partner and are left out, at {where}"
-        for follower in self.followers:
-            unused = follower.clip.info.frames - follower.used
-            if unused > 0 and follower.clip.info.rate <= self.lead.info.rate:
-                yield f"{follower.clip.info.path}: {unused} frames are the nearest of none and are left out"
+
+def _kept_until(writer: ClipWriter) -> str:
+    """What --keep-partial did when an error ended the work."""
+    if writer.kept:
+        return f"The {writer.frames} frames until then are in {writer.kept}."
+    if not writer.frames:
+        return "No frame was written until then, so --keep-partial keeps none."
+    suffix = writer.path.suffix
+    return (
+        f"--keep-partial keeps nothing: {suffix} does not play without its end, which could not be written; .mkv does."
+    )
 
 
 def color_sources(clips: Sequence[Clip], images: Sequence[Image], chroma: str) -> frozenset[int]:

@@ -7,9 +7,7 @@ or SIGTERM.
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -33,12 +31,22 @@ __all__ = ["app", "main"]
 class _Group(typer.core.TyperGroup):
     """Says that it was stopped; typer alone ends in silence."""
 
+    def make_context(self, *words: Any, **extra: Any) -> Any:
+        with _telling():
+            return super().make_context(*words, **extra)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _telling():
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            say("stopped", "yellow")
-            raise typer.Exit(130) from None
+
+
+@contextlib.contextmanager
+def _telling() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("stopped", "yellow")
+        raise typer.Exit(130) from None
 
 
 app = typer.Typer(
@@ -67,31 +75,14 @@ def _root(
         raise typer.Exit
 
 
-@contextlib.contextmanager
-def _ended_as_stopped() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does, so that no temporary file or folder is left behind."""
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def main() -> None:
     """Entry point: a user's mistake is one message and exit code 2, never a traceback."""
     warnings.simplefilter("ignore")  # what a user should know is in each record's warnings, and said from there
-    from ddfm._runtime import quiet_and_fast
+    from ddfm._runtime import quiet_and_fast, stopped_once
 
     quiet_and_fast()
     try:
-        with _ended_as_stopped():
+        with stopped_once():  # SIGTERM too, so that no temporary file or folder is left behind
             app()
     except DDFMError as error:
         say(f"error: {error}", "red")

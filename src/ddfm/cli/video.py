@@ -51,11 +51,12 @@ KeepPartial = Annotated[
 
 
 def is_clip(sources: Sequence[Path], output: Path) -> bool:
-    """Whether the sources are videos by their content, or a video is to be written."""
-    from ddfm.io.video import is_video
+    """Whether the sources are videos by their content, or a video is to be written, be it of a kind that cannot be."""
+    from ddfm.io.video import VIDEO_SUFFIXES, is_video
     from ddfm.io.video_writer import OUT_SUFFIXES
 
-    return any(is_video(source) for source in sources) or output.suffix.lower() in OUT_SUFFIXES
+    suffixes = OUT_SUFFIXES if output.is_dir() else VIDEO_SUFFIXES
+    return any(is_video(source) for source in sources) or output.suffix.lower() in suffixes
 
 
 def clip_config(
@@ -70,9 +71,9 @@ def clip_config(
     from ddfm.video import ClipConfig
 
     return ClipConfig(
-        fps=_number("--fps", fps),
-        offset=_number("--offset", offset) or Fraction(0),
-        tolerance=_number("--tolerance", tolerance),
+        fps=_number("--fps", fps, "frames a second such as 25, 29.97 or 30000/1001"),
+        offset=_number("--offset", offset, "seconds such as 0.04, -1.5 or 1/25") or Fraction(0),
+        tolerance=_number("--tolerance", tolerance, "seconds such as 0.04 or 1/25"),
         crf=crf,
         lossless=lossless,
         keep_partial=keep_partial,
@@ -102,13 +103,13 @@ def check_other_options(given: Collection[str]) -> None:
         raise problem(", ".join(found), "a clip", "pictures or volumes", remedy)
 
 
-def _number(argument: str, text: str | None) -> Fraction | None:
+def _number(argument: str, text: str | None, expected: str) -> Fraction | None:
     from ddfm._checks import problem
 
     try:
         return None if text is None else Fraction(text.strip())
     except (ValueError, ZeroDivisionError):
-        raise problem(argument, repr(text), "a number such as 25, 29.97 or 30000/1001") from None
+        raise problem(argument, repr(text), expected) from None
 
 
 def run(
@@ -128,7 +129,7 @@ def run(
 
     output = _output(sources, output)
     if report:
-        engine.check_report(report)
+        _check_report(report, output)
     beside.check_apart([output], [*files_of(sources), *([transform] if transform else [])], report)
     record: dict[str, Any]
     try:
@@ -147,6 +148,17 @@ def run(
         engine.append_record(report, record)
     _tell(record)
     return 0
+
+
+def _check_report(report: Path, output: Path) -> None:
+    """Refuse what is no report, and the names of the clip, also behind a link. Raises DDFMError."""
+    from ddfm import engine
+    from ddfm._checks import problem
+    from ddfm.video import partial_path
+
+    if report.resolve() in (output.resolve(), partial_path(output).resolve()):
+        raise problem("--report", report, "another name than the clip's", "End it in .jsonl.")
+    engine.check_report(report)
 
 
 def _output(sources: Sequence[Path], output: Path) -> Path:

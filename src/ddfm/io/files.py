@@ -8,6 +8,8 @@ import hashlib
 import os
 import secrets
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +21,7 @@ __all__ = [
     "file_sha256",
     "os_errors",
     "publish",
+    "uninterrupted",
     "write_bytes",
     "write_together",
     "writing",
@@ -174,6 +177,26 @@ def _check_folder(path: Path, replaces: Callable[[Path], bool]) -> None:
                 raise problem(str(path), f"a folder with {kept} files that stay", "a new or empty one", "Name another.")
         elif os.path.lexists(path):
             raise _exists(path)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the block is done: for the few steps at the end that make a file whole."""
+    if threading.current_thread() is not threading.main_thread():  # only there Python handles signals
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handled = {number: handler for number, handler in before.items() if callable(handler)}
+    came: list[int] = []
+    for number in handled:
+        signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handled.items():
+            signal.signal(number, handler)
+        for first in came[:1]:
+            handled[signal.Signals(first)](first, None)
 
 
 def publish(part: Path, path: Path) -> None:

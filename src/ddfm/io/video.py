@@ -27,10 +27,10 @@ from ddfm.io.ranges import Range
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["VideoClip", "import_av", "is_video", "open_clips"]
+__all__ = ["VIDEO_SUFFIXES", "VideoClip", "import_av", "is_video", "open_clips"]
 
 #: Suffixes that people give to video files: where the content says nothing (an empty file), they decide.
-_NAMES: tuple[str, ...] = (
+VIDEO_SUFFIXES: tuple[str, ...] = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".wmv", ".flv",
     ".mxf", ".ogv", ".3gp", ".y4m", ".ivf", ".nut", ".h264", ".hevc",
 )  # fmt: skip
@@ -69,14 +69,14 @@ def is_video(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(200)
     if len(head) < 12:
-        return path.suffix.lower() in _NAMES
+        return path.suffix.lower() in VIDEO_SUFFIXES
     if head[4:8] == b"ftyp":
         return head[8:12] not in _PICTURE_BRANDS
     quicktime = head[4:8] in (b"moov", b"mdat", b"wide", b"skip", b"free")
     transport = any(head[at] == head[at + 188] == 0x47 for at in (0, 4) if len(head) > at + 188)  # TS, M2TS
     known = head.startswith(_STARTS) or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
     picture = head.startswith((b"\x89PNG", b"\xff\xd8\xff", b"BM", b"GIF8", b"II*\0", b"MM\0*", b"RIFF")) and not known
-    return known or quicktime or transport or (not picture and path.suffix.lower() in _NAMES)
+    return known or quicktime or transport or (not picture and path.suffix.lower() in VIDEO_SUFFIXES)
 
 
 def open_clips(
@@ -90,6 +90,9 @@ def open_clips(
     if folders and fps is None:
         got = f"{next(iter(folders))}, a folder, without a frame rate"
         raise problem("--fps", got, "frames a second", "Give them: --fps 25.")
+    if fps is not None and not folders:
+        remedy = "Leave it out: a video has time stamps of its own."
+        raise problem("--fps", f"{float(fps):g} without a folder of frames", "a folder whose rate it is", remedy)
     placed = dict(zip(folders, places(list(folders.values())), strict=True))
     clips: list[Clip] = []
     for n, path in enumerate(paths):
@@ -162,14 +165,14 @@ class VideoClip:
         height, width = (frame.width, frame.height) if turn[0] else (frame.height, frame.width)
         aspect = stream.sample_aspect_ratio or Fraction(1)
         audio = container.streams.audio
-        announced = Fraction(container.duration or 0, 1_000_000)
+        announced = _announced(container)
         reached = scan.reached - Fraction(container.start_time or 0, 1_000_000)
         zero = self._zero * stream.time_base
         end = scan.end - zero if scan.end > zero else scan.frames / rate
         return ClipInfo(
             self.path,
             container.format.name.split(",")[0],
-            stream.codec_context.name,
+            stream.codec.canonical_name,
             (height, width),
             Fraction(rate),
             Fraction(stream.time_base),
@@ -178,16 +181,18 @@ class VideoClip:
             1 / aspect if turn[0] else aspect,
             not _is_grey(frame),
             16 if _deep(frame) else 8,
-            audio[0].codec_context.name if audio else None,
+            audio[0].codec.canonical_name if audio else None,
             reached if announced - reached > _BROKEN else None,
             frame.color_primaries,
             frame.color_trc,
-            tuple(self._remarks(frame, turn)),
+            tuple(self._remarks(container.format.name, frame, turn)),
         )
 
-    def _remarks(self, frame: Any, turn: tuple[bool, bool, bool]) -> Iterator[str]:
+    def _remarks(self, container_format: str, frame: Any, turn: tuple[bool, bool, bool]) -> Iterator[str]:
         if any(turn):
             yield f"{self.path}: turned upright as its display matrix says"
+        if container_format == "mpegts" and _cut_packet(self.path):
+            yield f"{self.path}: its last packet is cut off; transport streams announce no end, so more may be missing"
         if frame.interlaced_frame:
             yield f"{self.path}: interlaced, its fields are not taken apart; deinterlace it first for a clean result"
         if frame.color_trc in (16, 18):  # PQ and HLG
@@ -282,6 +287,12 @@ def _zero(container: Any, stream: Any) -> int:
     return max(0, round(start / stream.time_base))
 
 
+def _announced(container: Any) -> Fraction:
+    """Seconds from its start that a file says it lasts. Matroska's Duration counts from time 0, also of late stamps."""
+    late = container.format.name.startswith("matroska")
+    return Fraction((container.duration or 0) - late * (container.start_time or 0), 1_000_000)
+
+
 def _scan(path: Path, index: int) -> _Scan:
     """Count the frames and find the ends, without decoding."""
     frames, end, reached = 0, Fraction(0), Fraction(0)
@@ -289,12 +300,21 @@ def _scan(path: Path, index: int) -> _Scan:
         for packet in container.demux():
             if packet.pts is None and packet.dts is None and not packet.size:
                 continue  # the end of a stream
-            stamp = packet.pts if packet.pts is not None else packet.dts or 0
-            until = (stamp + (packet.duration or 0)) * Fraction(packet.time_base or 0)
+            stamp = packet.pts if packet.pts is not None else packet.dts
+            # raw streams have no time stamps, and their frames are counted alone
+            until = Fraction(0) if stamp is None else (stamp + (packet.duration or 0)) * Fraction(packet.time_base or 0)
             reached = max(reached, until)
             if packet.stream_index == index and not packet.is_discard:
                 frames, end = frames + 1, max(end, until)
     return _Scan(frames, end, reached)
+
+
+def _cut_packet(path: Path) -> bool:
+    """Whether a transport stream of packets of 188 bytes (or 192 with times, 204 with checks) ends within one."""
+    with path.open("rb") as file:
+        head = file.read(209)
+    length = next((n for n in (188, 192, 204) if len(head) > n + 4 and head[n + 4 * (n == 192)] == 0x47), 188)
+    return path.stat().st_size % length != 0
 
 
 def _orientation(frame: Any) -> tuple[bool, bool, bool]:

@@ -1,7 +1,7 @@
 """Clips out: one video file, frame by frame, with the time stamps that are given, and another file's audio beside it.
 
 The file grows under a temporary name in the target's folder and gets its own at the end, so that a run which is stopped
-leaves a file that plays, or none. Audio is copied packet by packet, never decoded.
+leaves a file that plays, or none.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from ddfm._checks import DDFMError, check_range, problem
 from ddfm.io import quantise
-from ddfm.io.files import check_target, os_errors, publish
-from ddfm.io.video import HD_LINES, av_spaces, fine_scaling, import_av
+from ddfm.io.audio import AudioTrack
+from ddfm.io.files import check_target, os_errors, publish, uninterrupted
+from ddfm.io.video import HD_LINES, VIDEO_SUFFIXES, av_spaces, fine_scaling, import_av
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["OUT_SUFFIXES", "AudioTrack", "ClipWriter", "Encoding", "check_encoding"]
+__all__ = ["OUT_SUFFIXES", "ClipWriter", "Encoding", "check_encoding"]
 
 #: Written, by suffix: FFmpeg's name of the container, and encoders in order of preference, of which a build has some.
 _CONTAINERS = {
@@ -58,7 +59,10 @@ def check_encoding(path: Path, encoding: Encoding) -> str:
     """The encoder for a file of that name; DDFMError for what it cannot hold."""
     suffix = path.suffix.lower()
     if suffix not in _CONTAINERS:
-        raise problem("--output", repr(str(path)), f"a name ending in {', '.join(OUT_SUFFIXES)}")
+        names = " or ".join(path.with_suffix(other).name for other in (".mkv", ".mp4"))
+        remedy = f"{suffix} is read, not written: write {names}."
+        expected = f"a name ending in {', '.join(OUT_SUFFIXES)}"
+        raise problem("--output", repr(str(path)), expected, remedy if suffix in VIDEO_SUFFIXES else "")
     if encoding.lossless and suffix != ".mkv":
         raise problem("--lossless", suffix, ".mkv", f"Write {path.with_suffix('.mkv').name}.")
     if encoding.lossless and encoding.crf is not None:
@@ -97,56 +101,13 @@ def _options(codec: str, crf: int | None) -> dict[str, str]:
     return {"crf": quality, **({"b": "0"} if codec.startswith("libvpx") else {})}
 
 
-class AudioTrack:
-    """The first audio stream of a file, to be copied; use it in a ``with``.
-
-    begins: seconds of its clip that become 0; what comes before is left out.
-    """
-
-    def __init__(self, path: Path, begins: Fraction = Fraction(0)) -> None:
-        self.path, self._begins = path, begins
-        self._container = import_av().open(str(path))
-        self.stream = self._container.streams.audio[0]
-        self.codec = str(self.stream.codec_context.name)
-        # as ``VideoClip`` counts
-        self._zero = begins + max(Fraction(0), Fraction(self._container.start_time or 0, 1_000_000))
-        self._packets = self._container.demux(self.stream)
-        self._next: Any = None
-
-    def until(self, end: Fraction) -> Iterator[Any]:
-        """The next packets that begin before ``end``, seconds from ``begins``, with their time stamps counted so."""
-        av = import_av()
-        while True:
-            if self._next is None:
-                try:
-                    self._next = next(self._packets, None)
-                except (av.error.FFmpegError, OSError):  # the source breaks off; its frames tell of that
-                    return
-            packet = self._next
-            if packet is None or (packet.dts is None and not packet.size):
-                return
-            time = (packet.pts if packet.pts is not None else packet.dts) * packet.time_base - self._zero
-            if time >= end:
-                return
-            self._next = None
-            if time >= 0:
-                moved = round(self._zero / packet.time_base)
-                packet.pts, packet.dts = (None if t is None else t - moved for t in (packet.pts, packet.dts))
-                yield packet
-
-    def __enter__(self) -> AudioTrack:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._container.close()
-
-
 class ClipWriter:
     """Writes a clip; use it in a ``with``: leaving it in order publishes the file, an exception removes it.
 
     size: height and width. rate: frames a second, for players' information. time_base: the unit of the time stamps,
     seconds. color: whether frames come as RGB. partial: where to leave what there is when an exception ends the work,
-    as a file that plays; None: nowhere. ``kept``: that file, once it is there. ``notes``: what a user should know.
+    as a file that plays; None: nowhere. ``kept``: the file that is left, whole or partial, once it is there;
+    ``frames``: how many are in it. ``notes``: what a user should know. Ctrl-C waits for the end of what leaving does.
     Raises DDFMError for what cannot be written.
     """
 
@@ -229,13 +190,14 @@ class ClipWriter:
     def _add_audio(self) -> Any:
         if not self._audio:
             return None
-        if self._audio.codec not in self._container.supported_codecs:
+        template = self._audio.template(_CONTAINERS[self.path.suffix.lower()][0])
+        if template is None:
             self.notes.append(
                 f"{self.path}: without the audio of {self._audio.path}, since {self.path.suffix} cannot hold "
                 f"{self._audio.codec}; write .mkv to keep it"
             )
             return None
-        return self._container.add_stream_from_template(self._audio.stream)
+        return self._container.add_stream_from_template(template)
 
     def write(self, data: np.ndarray, time: Fraction, duration: Fraction) -> None:
         """One frame, float (H, W) or (H, W, 3) in [0, 1]; seconds, ``time`` from the file's beginning.
@@ -280,18 +242,32 @@ class ClipWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                self._finish(self.path, self._overwrite)
-            elif self._partial and self.frames:
-                with contextlib.suppress(DDFMError):  # the first error is the one to tell
-                    self._finish(self._partial, self._overwrite)
-                    self.kept = self._partial
-        finally:
-            with contextlib.suppress(Exception):
-                self._container.close()
-            with contextlib.suppress(OSError):  # gone if it was renamed
-                self._part.unlink()
+        with uninterrupted():
+            try:
+                if kind is None:
+                    self._finish(self.path, self._overwrite)
+                elif self._partial and self.frames:
+                    with contextlib.suppress(DDFMError):  # the first error is the one to tell
+                        self._finish(self._partial, self._overwrite)
+            finally:
+                with contextlib.suppress(Exception):
+                    self._container.close()
+                if self._partial and not self.kept:
+                    self._rescue(self._partial)
+                with contextlib.suppress(OSError):  # gone if it was renamed
+                    self._part.unlink()
+
+    def _rescue(self, path: Path) -> None:
+        """Keep a file without its end, on a full disk, where its format is one that plays without."""
+        av = import_av()
+        if _CONTAINERS[self.path.suffix.lower()][0] not in ("matroska", "webm"):
+            return
+        with contextlib.suppress(OSError, av.error.FFmpegError, IndexError):
+            with av.open(str(self._part)) as file:
+                self.frames = sum(packet.size > 0 for packet in file.demux(video=0))
+            if self.frames:
+                self._part.replace(path) if self._overwrite else publish(self._part, path)
+                self.kept = path
 
     def _finish(self, path: Path, overwrite: bool) -> None:
         with self._errors():
@@ -301,6 +277,7 @@ class ClipWriter:
                 os.fsync(file.fileno())
         with os_errors(path):
             self._part.replace(path) if overwrite else publish(self._part, path)
+        self.kept = path
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
