@@ -41,14 +41,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("docs/img"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, serving(folder) as server:
-        for name, size, height in (("app", (1180, 900), 1500), ("app-phone", (390, 844), 2050)):
+        for name, size, height in (("app", (1180, 900), 1620), ("app-phone", (390, 844), 2050)):
             page = Page(server.address, size)
             fuse_street(page)
             width = page.driver.execute_script("return document.documentElement.clientWidth")
             image = shot(page, height, width)
             page.close()
             image.thumbnail((900, 1600) if name == "app" else (390, 2100), Image.Resampling.LANCZOS)
-            image.quantize(128, dither=Image.Dither.NONE).save(options.folder / f"{name}.png", optimize=True)
+            image.quantize(256, dither=Image.Dither.NONE).save(options.folder / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

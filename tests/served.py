@@ -12,7 +12,7 @@ import time
 
 import requests
 
-ADDRESS = re.compile(r"http://[\d.]+:\d+")
+ADDRESS = re.compile(r"http://[\w.]+:\d+")
 
 
 class Served:

@@ -1,5 +1,6 @@
 """Every command and snippet of the documents is run, every link resolves."""
 
+import os
 import re
 import shlex
 import shutil
@@ -10,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 import tifffile
 from PIL import Image
 
 from ddfm import cli, moving, samples
 from ddfm.io.video_writer import ClipWriter
 from ddfm.presets import PRESETS
+from served import serving
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -93,6 +96,11 @@ def test_commands(text, folder, monkeypatch):
     makefile = (ROOT / "Makefile").read_text("utf-8")
     for line in text.splitlines():
         words = shlex.split(line.replace("--clip 10", "--clip 0.2"), comments=True)  # ten seconds take a minute
+        while "=" in words[0]:
+            monkeypatch.setenv(*words.pop(0).split("=", 1))
+        if words[:2] == ["ddfm", "app"]:
+            serve(words[2:], folder)
+            continue
         if words[0] == "make":
             assert re.search(rf"^{words[1]}:", makefile, re.M)
             continue
@@ -103,8 +111,25 @@ def test_commands(text, folder, monkeypatch):
         assert not stop.value.code, line
 
 
+def serve(words, folder):
+    """``ddfm app`` with these options, at a port that is free, answers, and asks for a password where one was set."""
+    if "--port" in words:
+        del words[words.index("--port") : words.index("--port") + 2]
+    pytest.importorskip("gradio")
+    with serving(folder, *words) as server:
+        port = server.address.rpartition(":")[2]
+        answer = requests.get(f"http://127.0.0.1:{port}/config", timeout=30)
+        assert answer.status_code == (401 if "DDFM_APP_AUTH" in os.environ else 200)
+
+
 @pytest.mark.parametrize("text", blocks("python"))
 def test_snippets(text, folder):
+    if "http://127.0.0.1:7860" in text:
+        pytest.importorskip("gradio")
+        with serving(folder) as server:
+            text = text.replace("http://127.0.0.1:7860", server.address)
+            exec(compile(text, "snippet", "exec"), {"__name__": "snippet"})
+        return
     exec(compile(text, "snippet", "exec"), {"__name__": "snippet"})
 
 
