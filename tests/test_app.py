@@ -21,7 +21,7 @@ from ddfm._checks import DDFMError
 from ddfm.app import pieces
 from ddfm.app.batches import fuse_batch
 from ddfm.app.choices import PRESET_WORDS, Choices
-from ddfm.app.fence import NoDownloads
+from ddfm.app.fence import MOST_BYTES, Fence
 from ddfm.app.folders import Folders
 from ddfm.app.limits import Limits, check_upload, told
 from ddfm.app.runs import Desk, Run, Stopped
@@ -35,8 +35,8 @@ gradio = pytest.importorskip("gradio")
 
 
 @pytest.fixture(scope="module")
-def studio():
-    return Studio(Limits(), device="cpu")
+def studio(tmp_path_factory):
+    return Studio(Limits(), Folders(60, tmp_path_factory.mktemp("root")), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -224,8 +224,10 @@ def test_too_many_bytes(tmp_path):
 
 def test_messages_name_no_folder(tmp_path):
     path = tmp_path / "a" / "ir.png"
-    text = str(told(ValueError(f"{path}: got {path.parent}/other.png in {tmp_path}"), {path: "ir.png"}))
-    assert str(tmp_path) not in text and text.startswith("ir.png: got other.png")
+    text = str(told(ValueError(f"{path}: got {path.parent}/other.png in {path.parent}"), {path: "one.png"}))
+    assert text == "one.png: got other.png in the uploads"
+    text = str(told(ValueError("a/tmp/x.png is in /tmp/b"), {path: "one.png"}))
+    assert text == "a/tmp/x.png is in /tmp/b"  # what a user calls so stays
 
 
 @pytest.mark.parametrize(
@@ -258,23 +260,42 @@ def test_everything_from_outside_is_escaped(tmp_path):
 
 def test_folders_of_a_session_go_with_it(tmp_path):
     folders = Folders(60, tmp_path / "root")
-    folders.root.mkdir()
     mine, yours = folders.make("me"), folders.make("you")
     assert mine.name != yours.name and mine.stat().st_mode & 0o077 == 0
     (mine / "x").write_text("x")
+    (folders.inside(mine) / "y").write_text("y")
     folders.forget("me")
     assert not mine.exists() and yours.exists()
+    assert not list((folders.root / "inside").glob("*/y"))
     folders.close()
     assert not folders.root.exists()
 
 
-def test_old_folders_are_swept(tmp_path, monkeypatch):
-    folders = Folders(1, tmp_path)
+def test_an_upload_goes_when_all_who_use_it_have_left(tmp_path):
+    folders = Folders(60, tmp_path / "root")
+    upload = folders.uploads / "abc" / "x.png"
+    upload.parent.mkdir()
+    upload.write_bytes(b"x")
+    for session in ("me", "you"):
+        folders.use(session, upload)
+    folders.use("me", folders.examples / "street.png")  # nobody's own
+    folders.forget("me")
+    assert upload.exists()
+    folders.forget("you")
+    assert not upload.parent.exists() and folders.examples.exists()
+
+
+def test_what_is_old_is_swept_also_when_nobody_comes(tmp_path):
+    folders = Folders(0.01, tmp_path)  # 0.6 s
+    folders.watch()
     old = folders.make("me")
-    now = time.monotonic()
-    monkeypatch.setattr("ddfm.app.folders.time.monotonic", lambda: now + 61)
-    new = folders.make("me")
-    assert new.exists() and not old.exists()
+    upload = folders.uploads / "abc"
+    upload.mkdir()
+    deadline = time.monotonic() + 20
+    while (old.exists() or upload.exists()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not old.exists() and not upload.exists()
+    folders.close()
 
 
 @pytest.fixture
@@ -426,10 +447,23 @@ def test_a_zip_that_unpacks_to_too_much(tmp_path, fuser):
         batch(tmp_path, fuser, [Upload(bomb, bomb.name)], [Upload(bomb, bomb.name)], limits)
 
 
+def test_what_is_no_pair_is_a_row_and_the_others_are_fused(tmp_path, fuser):
+    good = {f"{k}.png": content(k) for k in range(3)}
+    ir = packed(tmp_path / "a.zip", {**good, "1.png": b"no picture", "7.png": content(7)})
+    vis = packed(tmp_path / "b.zip", {k: content(9, True) for k in good} | {"2.png": png_head(60_000, 60_000)})
+    rows = {row[0]: row for row in batch(tmp_path, fuser, [ir], [vis]).rows}
+    assert rows["0.png"][1] == "fused"
+    assert rows["1"][1] == "left out" and "thermal: 1.png: got content" in rows["1"][3]
+    assert rows["2"][1] == "left out" and "60000 x 60000" in rows["2"][3]
+    assert rows["7"][1] == "left out" and "no visible picture of this name" in rows["7"][3]
+
+
 @pytest.mark.parametrize(
     ("files", "word"),
     [
-        ({"1.png": b"no picture"}, "1.png: got content"),
+        ({"1.png": b"no picture"}, "no pair"),
+        ({"1.png": content(1), "1.png/2.png": content(2)}, "no pair|cannot be made"),
+        ({"/".join("ab" * 1500) + ".png": content(1), "1.png": content(1)}, "cannot be made"),
         ({"a.png": png_head(60_000, 60_000)}, "60000 x 60000"),
         ({"read.txt": b"x"}, "no pictures"),
         ({f"{k}.png": b"x" for k in range(4)}, "at most 3"),
@@ -461,6 +495,32 @@ def test_a_table_holds_no_formula(tmp_path, fuser):
 # ---- the fence ------------------------------------------------------------------------------------
 
 
+def through(
+    body=b"{}", hosts=(), full=False, path="/gradio_api/call/fuse", method="POST", kind=b"text/html", **headers
+):
+    """What comes of a request: status, headers, and what the server behind the fence was given."""
+    import asyncio
+
+    answered, passed = [], []
+    parts = [body[:7], body[7:]]
+
+    async def app(scope, receive, send):
+        passed.append((await receive())["body"])
+        head = [(b"content-type", kind), (b"content-disposition", b"inline")]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+
+    async def receive():
+        return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
+
+    async def send(message):
+        answered.append(message)
+
+    named = [(key.replace("_", "-").encode(), value.encode()) for key, value in headers.items()]
+    scope = {"type": "http", "method": method, "path": path, "headers": named}
+    asyncio.run(Fence(app, hosts, 1000, lambda: full)(scope, receive, send))
+    return answered[0]["status"], dict(answered[0]["headers"]), passed
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -470,28 +530,39 @@ def test_a_table_holds_no_formula(tmp_path, fuser):
         (b'{"data": [{"path": "\\u0068ttp://example.org/x"}]}', 400),
         (b'{"data": [{"path": " FTP://example.org/x"}]}', 400),
         (b"[" * 5000, 200),  # the server's parser refuses it
-        (b'"' + b"x" * (1 << 22) + b'"', 413),
+        (b'"' + b"x" * MOST_BYTES + b'"', 413),
     ],
 )
-def test_the_fence(body, status):
-    import asyncio
+def test_nothing_is_fetched_for_a_request(body, status):
+    for headers in ({"content_type": "application/json"}, {"content_type": "multipart/x"}, {}):
+        answer, _, passed = through(body, **headers)
+        assert answer == status and passed == ([body] if status == 200 else [])
 
-    answered, passed = [], []
 
-    async def app(scope, receive, send):
-        passed.append((await receive())["body"])
-        await send({"type": "http.response.start", "status": 200})
+def test_hosts_origins_and_room():
+    local = ("127.0.0.1", "localhost", "::1")
+    assert through(hosts=local, host="localhost:7860")[0] == 200
+    assert through(hosts=local, host="[::1]:7860")[0] == 200
+    assert through(hosts=local, host="evil.example:7860")[0] == 421
+    assert through(hosts=local, method="GET", host="evil.example")[0] == 421
+    assert through(host="any.example")[0] == 200
+    assert through(host="here:1", origin="http://here:1")[0] == 200
+    assert through(host="here:1", origin="http://evil.example")[0] == 403
+    assert through(host="here:1", origin="null")[0] == 403
+    upload = {"path": "/gradio_api/upload", "host": "here", "content_length": "900"}
+    assert through(**upload)[0] == 200
+    assert through(**{**upload, "content_length": "1001"})[0] == 413
+    assert through(full=True, **upload)[0] == 507
 
-    async def receive(parts=[body[:7], body[7:]]):  # noqa: B006
-        return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
 
-    async def send(message):
-        answered.append(message)
-
-    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}
-    asyncio.run(NoDownloads(app)(scope, receive, send))
-    assert answered[0]["status"] == status
-    assert passed == ([body] if status == 200 else [])
+@pytest.mark.parametrize(
+    ("kind", "disposition"),
+    [(b"image/png", b"inline"), (b"image/svg+xml", b"attachment"), (b"text/html; charset=utf-8", b"attachment")],
+)
+def test_a_file_is_never_a_page(kind, disposition):
+    _, headers, _ = through(method="GET", path="/gradio_api/file=/x/y", kind=kind)
+    assert headers[b"content-disposition"] == disposition
+    assert headers[b"x-content-type-options"] == b"nosniff" and b"sandbox" in headers[b"content-security-policy"]
 
 
 # ---- the server -----------------------------------------------------------------------------------
@@ -538,6 +609,37 @@ def test_no_endpoint_reads_one_either(server, path, endpoint):
     assert requests.get(server.address, timeout=30).ok
 
 
+def test_an_upload_that_is_a_page_runs_nowhere(server, tmp_path):
+    for name in ("x.html", "x.svg"):
+        path = tmp_path / name
+        path.write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
+        (upload,) = server.upload(path)
+        answer = requests.get(f"{server.address}/gradio_api/file={upload['path']}", timeout=30)
+        shown = answer.headers.get("content-disposition", "")
+        assert answer.status_code == 403 or (
+            shown == "attachment" and "sandbox" in answer.headers["content-security-policy"]
+        )
+
+
+def test_other_hosts_and_origins_are_refused(server):
+    assert requests.get(server.address, headers={"Host": "evil.example"}, timeout=30).status_code == 421
+    headers = {"Origin": "http://evil.example"}
+    answer = requests.post(f"{server.address}/gradio_api/upload", headers=headers, files={"files": b"x"}, timeout=30)
+    assert answer.status_code == 403
+
+
+def test_a_cancelled_request_ends(server, uploads, tmp_path):
+    """What others wait for is not held up by it: 100 evaluations in 32 runs would take half an hour."""
+    from gradio_client import handle_file
+
+    client = client_of(server, tmp_path / "down")
+    files = [handle_file(str(upload.path)) for upload in uploads]
+    long = client.submit(*files, preset="paper", seeds=32, api_name="/explain")
+    time.sleep(3)
+    long.cancel()
+    assert client.predict(*files, api_name="/fuse")[3]
+
+
 def client_of(server, folder):
     client = pytest.importorskip("gradio_client")
     return client.Client(server.address, verbose=False, download_files=str(folder))
@@ -570,8 +672,21 @@ def test_endpoints_say_what_is_wrong(server, uploads, tmp_path):
         with pytest.raises(AppError, match=word) as error:
             client.predict(good, handle_file(str(path)), api_name="/fuse")
         assert "ddfm-app" not in str(error.value)
-    with pytest.raises(AppError, match="balanced"):
-        client.predict(good, good, preset="balancd", api_name="/fuse")
+    for words, say in (
+        ({"preset": "balancd"}, "balanced"),
+        ({"steps": "ten"}, "whole number"),
+        ({"align": "x"}, "affine"),
+    ):
+        with pytest.raises(AppError, match=say):
+            client.predict(good, good, **words, api_name="/fuse")
+    small = tmp_path / "small.png"
+    Image.new("L", (30, 30)).save(small)
+    with pytest.raises(AppError, match=r"got ir\.png is 80x64, small\.png is 30x30.*'Bring onto one grid' to") as error:
+        client.predict(good, handle_file(str(small)), api_name="/fuse")
+    assert "request-" not in str(error.value)
+    with pytest.raises(AppError) as error:
+        client.predict(good, good, noise="x" * 3000, api_name="/fuse")
+    assert len(str(error.value)) < 700
     (tmp_path / "big.png").write_bytes(uploads[0].path.read_bytes() + b"\0" * (3 << 20))
     with (tmp_path / "big.png").open("rb") as big:
         assert requests.post(f"{server.address}/gradio_api/upload", files={"files": big}, timeout=30).status_code == 413
@@ -595,8 +710,10 @@ def test_nothing_is_left_when_it_ends(tmp_path, uploads):
     with serving(tmp_path / "tmp" if (tmp_path / "tmp").mkdir() is None else tmp_path) as served:
         client = client_of(served, tmp_path / "down")
         client.predict(*(handle_file(str(u.path)) for u in uploads), api_name="/fuse")
-        assert list((tmp_path / "tmp").glob("ddfm-app-*/request-*"))
-        assert served.stop() == 130
+        assert list((tmp_path / "tmp").glob("ddfm-app-*/requests/request-*"))
+        long = client.submit(*(handle_file(str(u.path)) for u in uploads), preset="paper", api_name="/fuse")
+        time.sleep(2)  # in the middle of it
+        assert served.stop() == 130 and long
         assert "Traceback" not in served.said
     assert not list((tmp_path / "tmp").glob("ddfm-app-*"))
 
@@ -644,14 +761,25 @@ def test_a_port_in_use_is_told(command_line):
     assert code == 2 and "--port" in text and "a port that is free" in text
 
 
-@pytest.mark.parametrize("words", [("--max-mb", "0"), ("--max-pairs", "0"), ("--device", "tpu"), ("--auth", "x")])
+@pytest.mark.parametrize(
+    "words", [("--max-mb", "0"), ("--max-pairs", "0"), ("--device", "tpu"), ("--auth", "x"), ("--host", "")]
+)
 def test_options_are_checked(command_line, words):
     code, text = command_line("app", "--port", "0", *words)
     assert code == 2 and "expected" in text
+
+
+def test_swapped_roles_are_told(studio, uploads, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    assert any("swapped" in note for note in studio.fuse(uploads[::-1], Choices(), tmp_path / "a", silent).notes)
+    assert not any("swapped" in note for note in studio.fuse(uploads, Choices(), tmp_path / "b", silent).notes)
 
 
 def test_a_warning_beyond_this_machine():
     from ddfm.app.serving import Server
 
     assert Server("0.0.0.0").is_open and not Server("0.0.0.0", auth=(("a", "b"),)).is_open
-    assert not Server().is_open
+    assert not Server().is_open and not Server("127.0.0.2").is_open
+    assert "evil.example" not in Server().names and "me.example" in Server(allow=("Me.example",)).names
+    assert Server("0.0.0.0").names == ()

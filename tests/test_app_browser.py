@@ -247,10 +247,35 @@ def test_too_many_bytes_are_refused(page, files):
 def test_a_missing_picture_is_told(page, files):
     page.click("#fuse")
     page.says("#status", "no thermal and no visible")
-    page.drop("#file-infrared", files / "ir.png")
-    page.says("#look-infrared", "ir.png")
+    page.drop_both(files)
+    page.click("#fuse")
+    page.says("#status", "Done in")
+    page.click("#file-visible button[aria-label*=lear], #file-visible .icon-button-wrapper button")
+    page.until(lambda: not page.text("#look-visible"))
     page.click("#fuse")
     page.says("#status", "no visible one")
+    assert not page.all("#result .dd-compare") and not page.text("#values")  # of the run before
+
+
+def test_cancelling_what_waits_takes_it_out_of_the_queue(server, files):
+    first, second = Page(server.address), Page(server.address)
+    try:
+        for page in (first, second):
+            page.drop_both(files)
+        first.click("#preset label:nth-of-type(5)")
+        first.click("#fuse")
+        first.says("#status", "step")
+        second.click("#fuse")
+        second.says("#status", "Waiting for its turn")
+        second.click("#cancel")
+        second.says("#status", "Stopped", 10)
+        first.click("#cancel")
+        first.says("#status", "Stopped", 15)
+        time.sleep(3)
+        assert "Done" not in second.text("#status") and not second.all("#result .dd-compare")
+    finally:
+        first.close()
+        second.close()
 
 
 def test_two_users_at_once(server, files):

@@ -7,11 +7,11 @@ import dataclasses
 import io
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from ddfm import engine
-from ddfm._checks import problem
+from ddfm._checks import DDFMError, problem
 from ddfm.app.limits import Limits, check_upload, told
 from ddfm.app.runs import OnStep
 from ddfm.app.studio import Upload, safe_name
@@ -26,44 +26,52 @@ _KIND = re.compile(r"[-_ ](ir|infrared|thermal|vis|visible|rgb|ct|mri|pet|spect)
 _BLOCK = 1 << 20
 
 
+Row = tuple[str, str, str, str]
+
+
 @dataclasses.dataclass(frozen=True)
 class Batch:
     """The zip of results, the table as CSV, and its rows: name, outcome, seconds, what to know."""
 
     results: Path
     table: Path
-    rows: tuple[tuple[str, str, str, str], ...]
+    rows: tuple[Row, ...]
 
 
 HEAD = ("name", "outcome", "seconds", "to know")
 
 
 def fuse_batch(
-    infrared: Sequence[Upload],
-    visible: Sequence[Upload],
-    fuser: Fuser,
-    folder: Path,
-    limits: Limits,
-    on_step: OnStep,
-    skipped: list[str] | None = None,
+    infrared: Sequence[Upload], visible: Sequence[Upload], fuser: Fuser, folder: Path, limits: Limits, on_step: OnStep
 ) -> Batch:
-    """Fuse what both sides have by name. Raises DDFMError in the user's words."""
+    """Fuse what both sides have by name; what cannot be fused is a row of the table. Raises DDFMError, for the page."""
     sides = {"thermal": infrared, "visible": visible}
+    places = {folder / side / "x": "x" for side in (*sides, "fused")}
     try:
-        for side, uploads in sides.items():
-            on_step(0, 0, "unpacking")
-            _lay_out(uploads, folder / side, limits, side)
-        jobs = engine.plan([folder / s for s in sides], folder / "fused", recursive=True, skipped=skipped)
+        on_step(0, 0, "unpacking")
+        laid = {side: _lay_out(uploads, folder / side, limits, side) for side, uploads in sides.items()}
+        rows = _left_out(laid)
+        jobs = engine.plan([folder / s for s in sides], folder / "fused", recursive=True, skipped=[])
         outcomes: list[Outcome] = []
         for outcome in engine.run(jobs, fuser, on_step=lambda job, i, of: on_step(len(outcomes), len(jobs), _at(job))):
             outcomes.append(outcome)
             on_step(len(outcomes), len(jobs), "pairs")
     except ValueError as error:  # DDFMError among them
-        raise told(error, {folder / "x": "x"}) from error
-    rows = tuple(_row(outcome, folder) for outcome in outcomes)
+        raise told(error, places) from error
+    except OSError as error:
+        got = f"names or folders that cannot be made here ({error.strerror})"
+        raise problem("pictures", got, "names that differ, in few folders", "Rename them.") from error
+    rows += [_row(outcome, folder, places) for outcome in outcomes]
+    return _written(tuple(sorted(rows)), [outcome for outcome in outcomes if outcome.status == "fused"], folder)
+
+
+def _written(rows: tuple[Row, ...], fused: Sequence[Outcome], folder: Path) -> Batch:
     results, table = folder / "fused.zip", folder / "fused.csv"
     write_bytes(table, _csv(rows))
-    write_bytes(results, _zip([o for o in outcomes if o.status == "fused"], table, folder / "fused"))
+    with zipfile.ZipFile(results, "w", zipfile.ZIP_STORED) as archive:  # PNG is packed already
+        archive.write(table, table.name)
+        for outcome in fused:
+            archive.write(outcome.job.output, outcome.job.output.relative_to(folder / "fused").as_posix())
     return Batch(results, table, rows)
 
 
@@ -71,23 +79,53 @@ def _at(job: engine.Job) -> str:
     return job.output.name
 
 
-def _lay_out(uploads: Sequence[Upload], folder: Path, limits: Limits, side: str) -> None:
+#: Pictures of a side by their names without suffix: "", or why one is not taken.
+Laid = dict[str, str]
+
+
+def _left_out(laid: Mapping[str, Laid]) -> list[Row]:
+    """A row for every name that is not sound on both sides. Raises DDFMError if none is."""
+    rows: list[Row] = []
+    sound = 0
+    for name in sorted(set().union(*laid.values())):
+        words = [f"{side}: {names[name]}" for side, names in laid.items() if names.get(name)]
+        words += [f"there is no {side} picture of this name" for side, names in laid.items() if name not in names]
+        rows += [(name, "left out", "", "; ".join(words))] if words else []
+        sound += not words
+    if not sound:
+        told_of = "; ".join(f"{row[0]}: {row[3]}" for row in rows[:5])
+        raise problem("pictures", f"no pair ({told_of})", "pictures of one name on both sides", "Look at their names.")
+    return rows
+
+
+def _lay_out(uploads: Sequence[Upload], folder: Path, limits: Limits, side: str) -> Laid:
     """The pictures of one side under their names without what says the camera. Raises DDFMError."""
     folder.mkdir()
-    names: set[str] = set()
-    for name, path in _pictures(uploads, folder, limits, side):
-        check_upload(path, name, limits)
+    found: Laid = {}
+    for name, path in _pictures(uploads, folder, limits):
         clean = _clean(name)
-        if clean.casefold() in names:
+        stem = clean.removesuffix(PurePosixPath(clean).suffix)
+        if stem in found:
             raise problem(side, f"{name} and another of that name", "names that differ", "Rename one.")
-        names.add(clean.casefold())
+        found[stem] = _unsound(path, name, limits)
+        if len(found) > limits.pairs:
+            raise problem(side, f"more than {limits.pairs} pictures", "fewer", "The command ddfm fuse has no limit.")
         target = folder / clean
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path.rename(target) if folder in path.parents else target.symlink_to(path.absolute())
-        if len(names) > limits.pairs:
-            raise problem(side, f"more than {limits.pairs} pictures", "fewer", "Use ddfm fuse, which has no limit.")
-    if not names:
+        if not found[stem]:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target) if folder in path.parents else target.symlink_to(path.absolute())
+    if not found:
         raise problem(side, "no pictures", f"some ending in {', '.join(SUFFIXES)}, or a zip of them")
+    return found
+
+
+def _unsound(path: Path, name: str, limits: Limits) -> str:
+    """Why a picture is not taken, "" if it is."""
+    try:
+        check_upload(path, name, limits)
+    except DDFMError as error:
+        return str(error)
+    return ""
 
 
 def _clean(name: str) -> str:
@@ -95,7 +133,7 @@ def _clean(name: str) -> str:
     return str(path.with_name(_KIND.sub("", path.stem) + path.suffix))
 
 
-def _pictures(uploads: Sequence[Upload], folder: Path, limits: Limits, side: str) -> Iterator[tuple[str, Path]]:
+def _pictures(uploads: Sequence[Upload], folder: Path, limits: Limits) -> Iterator[tuple[str, Path]]:
     """(name below its folder, file) of every picture, those of zips unpacked."""
     for upload in uploads:
         if zipfile.is_zipfile(upload.path):
@@ -112,7 +150,7 @@ def _unpacked(upload: Upload, folder: Path, limits: Limits) -> Iterator[tuple[st
         with zipfile.ZipFile(upload.path) as archive:
             infos = [info for info in archive.infolist() if _is_picture(info.filename)]
             if len(infos) > limits.pairs:
-                remedy = "Use ddfm fuse, which has no limit."
+                remedy = "The command ddfm fuse has no limit."
                 raise problem(upload.name, f"{len(infos)} pictures", f"at most {limits.pairs}", remedy)
             for k, (info, name) in enumerate(zip(infos, _below_top(infos), strict=True)):
                 path = folder / f"{k}{PurePosixPath(name).suffix.lower()}"
@@ -151,17 +189,12 @@ def _below_top(infos: Sequence[zipfile.ZipInfo]) -> list[str]:
     return ["/".join(path) for path in paths]
 
 
-def _row(outcome: Outcome, folder: Path) -> tuple[str, str, str, str]:
+def _row(outcome: Outcome, folder: Path, places: dict[Path, str]) -> Row:
     name = outcome.job.output.relative_to(folder / "fused").as_posix()
     record = outcome.record
     words = "; ".join(record.get("warnings", [])) if outcome.status == "fused" else str(record.get("error", ""))
     seconds = record.get("seconds")
-    return (
-        name,
-        outcome.status,
-        "" if seconds is None else f"{seconds:.2f}",
-        str(told(ValueError(words), {folder / "x": "x"})),
-    )
+    return name, outcome.status, "" if seconds is None else f"{seconds:.2f}", str(told(ValueError(words), places))
 
 
 def _csv(rows: Sequence[Sequence[str]]) -> bytes:
@@ -175,13 +208,3 @@ def _csv(rows: Sequence[Sequence[str]]) -> bytes:
 def _plain(cell: str) -> str:
     """A cell that no spreadsheet takes for a formula."""
     return "'" + cell if cell[:1] in tuple("=+-@\t\r") else cell
-
-
-def _zip(outcomes: Sequence[Outcome], table: Path, below: Path) -> bytes:
-    """Results are PNG already: stored, not packed again."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        archive.write(table, table.name)
-        for outcome in outcomes:
-            archive.write(outcome.job.output, outcome.job.output.relative_to(below).as_posix())
-    return file.getvalue()

@@ -44,6 +44,9 @@ class Choices:
     clahe: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("steps", "seed"):
+            if not isinstance(getattr(self, name), int):
+                raise problem(name, repr(getattr(self, name))[:40], "a whole number")
         check_choice("preset", self.preset, tuple(PRESETS))
         check_range("steps", self.steps, -1, MOST_STEPS)
         check_range("seed", self.seed, -(2**31), 2**31)

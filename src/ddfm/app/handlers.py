@@ -42,12 +42,16 @@ class Handlers:
         return [choices.preset, steps, choices.seed, choices.noise, choices.tone, choices.align, choices.range,
                 choices.clahe, words]  # fmt: skip
 
+    def waits(self) -> str:
+        """What is said from the click until the work begins."""
+        return pieces.said("Waiting for its turn ...")
+
     def look(self, file: str | None, request: gr.Request) -> str:
         """A dropped file, shown, or why it cannot be."""
         if not file:
             return ""
-        upload = self.upload(file)
         try:
+            upload = self.upload(session_of(request), file)
             folder = self.folders.make(session_of(request))
             look = self.desk.look(lambda: self.studio.look(upload, folder))
         except Exception as error:
@@ -62,7 +66,9 @@ class Handlers:
 
         def work(on_step: OnStep) -> Fusion:
             choices = Choices.of_page(*controls)
-            uploads = check_two(*[self.upload(file) if file else None for file in (infrared, visible)])
+            uploads = check_two(
+                *[self.upload(session_of(request), file) if file else None for file in (infrared, visible)]
+            )
             return self.studio.fuse(uploads, choices, self.folders.make(session_of(request)), on_step)
 
         for status, done in self._watched(request, work):
@@ -82,7 +88,9 @@ class Handlers:
 
         def work(on_step: OnStep) -> dict[str, Path]:
             choices = Choices.of_page(*controls)
-            uploads = check_two(*[self.upload(file) if file else None for file in (infrared, visible)])
+            uploads = check_two(
+                *[self.upload(session_of(request), file) if file else None for file in (infrared, visible)]
+            )
             return self.studio.explain(uploads, choices, int(seeds), self.folders.make(session_of(request)), on_step)
 
         for status, done in self._watched(request, work):
@@ -103,7 +111,7 @@ class Handlers:
 
         def work(on_step: OnStep) -> Batch:
             choices = Choices.of_page(*controls)
-            sides = [[self.upload(file) for file in files or ()] for files in (infrared, visible)]
+            sides = [[self.upload(session_of(request), file) for file in files or ()] for files in (infrared, visible)]
             return self.fuse_batch(sides, choices, session_of(request), on_step)
 
         for status, done in self._watched(request, work):
@@ -116,20 +124,22 @@ class Handlers:
             table = pieces.table(HEAD, batch.rows, "What became of each pair")
             yield [pieces.said(f"{count} of {len(batch.rows)} fused."), table, *files]
 
-    def cancel(self, request: gr.Request) -> Any:
-        """Stop what runs for this session."""
-        return pieces.said("Stopping ...") if self.desk.stop(session_of(request)) else gr.skip()
+    def cancel(self, request: gr.Request) -> str:
+        """Stop what runs for this session; what waits is taken out of the queue by the page."""
+        self.desk.stop(session_of(request))
+        return pieces.said("Stopped. Nothing was kept.")
 
     def leave(self, request: gr.Request) -> None:
         """The page was closed or loaded again: its work ends, its files go."""
         self.desk.stop(session_of(request))
         self.folders.forget(session_of(request))
 
-    def upload(self, file: str | Path) -> Upload:
+    def upload(self, session: str, file: str | Path) -> Upload:
         """A file that was uploaded, or is an example. Raises DDFMError for any other of this machine."""
         path = Path(file).resolve()
-        if not path.is_relative_to(self.folders.root):
+        if not path.is_relative_to(self.folders.uploads) and not path.is_relative_to(self.folders.examples):
             raise problem("file", "one that was not uploaded", "an uploaded file", "With gradio_client: handle_file.")
+        self.folders.use(session, path)
         return Upload(path, safe_name(path.name))
 
     def _watched(self, request: gr.Request, work: Callable[[OnStep], T]) -> Iterator[tuple[str, tuple[T, ...]]]:
@@ -161,13 +171,30 @@ def session_of(request: gr.Request) -> str:
     return str(request.session_hash)
 
 
+#: What the page calls otherwise than the command line.
+_PAGE_WORDS = {
+    "--align ": "'Bring onto one grid' to ",
+    "--range ": "'Black and white' to ",
+    "--noise-std": "the noise",
+    "noise_std": "noise",
+    "--preset ": "the preset ",
+    "--steps": "network evaluations",
+}
+_MOST_WORDS = 600
+
+
 def in_words(error: Exception) -> str:
     """What a stranger is told: of mistakes what to do, of our own faults no more than a number for the log."""
-    if isinstance(error, DDFMError):
-        return str(error)
-    number = secrets.token_hex(4)
-    _LOG.error("fault %s", number, exc_info=error)
-    return f"Something went wrong here, not with your files. The server's log has it under {number}."
+    if isinstance(error, Stopped):
+        return "Stopped. Nothing was kept."
+    if not isinstance(error, DDFMError):
+        number = secrets.token_hex(4)
+        _LOG.error("fault %s", number, exc_info=error)
+        return f"Something went wrong here. The server's log has it under {number}."
+    text = str(error)
+    for word, instead in _PAGE_WORDS.items():
+        text = text.replace(word, instead)
+    return text if len(text) <= _MOST_WORDS else f"{text[:_MOST_WORDS]} ..."
 
 
 def _shape(fusion: Fusion) -> str:

@@ -16,7 +16,8 @@ class Limits:
     """What the server takes.
 
     megabytes: of one upload. megapixels: of one picture. pairs: of one batch. waiting: requests in the queue.
-    minutes: after which results are deleted. unpacked: how many times ``megabytes`` the files of a zip may be in all.
+    minutes: after which results are deleted. unpacked: how many times ``megabytes`` the files of a zip, or the uploads
+    of one request, may be in all. gigabytes: of everything that lies here at a time.
     Raises DDFMError for values out of range.
     """
 
@@ -26,13 +27,15 @@ class Limits:
     waiting: int = 64
     minutes: float = 60
     unpacked: int = 16
+    gigabytes: float = 8
 
     def __post_init__(self) -> None:
-        check_range("megabytes", self.megabytes, 0, 1e5, open_low=True)
-        check_range("megapixels", self.megapixels, 0, 178, open_low=True)
-        check_range("pairs", self.pairs, 1, 1e5)
-        check_range("waiting", self.waiting, 1, 1e5)
-        check_range("minutes", self.minutes, 0, 1e5, open_low=True)
+        check_range("--max-mb", self.megabytes, 0, 1e5, open_low=True)
+        check_range("--max-mp", self.megapixels, 0, 178, open_low=True)
+        check_range("--max-pairs", self.pairs, 1, 1e5)
+        check_range("--max-waiting", self.waiting, 1, 1e5)
+        check_range("--keep-minutes", self.minutes, 0, 1e5, open_low=True)
+        check_range("--max-gb", self.gigabytes, 0, 1e5, open_low=True)
 
     @property
     def bytes(self) -> int:
@@ -56,11 +59,10 @@ def check_upload(path: Path, name: str, limits: Limits) -> tuple[int, int]:
 
 
 def told(error: Exception, names: dict[Path, str]) -> DDFMError:
-    """The error as a stranger may read it: files by the names that they know, no folder of this machine."""
+    """The error as a stranger may read it: files by the names that they know, without the folders that these lie in."""
     text = str(error)
-    for path, name in names.items():
-        text = text.replace(str(path), name)
-    for folder in sorted({str(parent) for path in names for parent in path.parents}, key=len, reverse=True):
-        if folder not in ("/", "."):
-            text = text.replace(f"{folder}/", "").replace(folder, "a folder here")
+    for path in sorted(names, key=lambda path: len(str(path)), reverse=True):
+        text = text.replace(str(path), names[path])
+    for folder in sorted({str(path.parent) for path in names}, key=len, reverse=True):
+        text = text.replace(f"{folder}/", "").replace(folder, "the uploads")
     return DDFMError(text)

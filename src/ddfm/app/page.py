@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -162,8 +162,8 @@ def _fusing(handlers: Handlers, first: Picture, second: Picture, controls: Contr
     values = gr.HTML(elem_id="values")
     inputs = [first.file, second.file, *controls]
     shown = [status, result, values, *files]
-    go.click(handlers.fuse, inputs, shown, api_name="page_fuse", show_progress="hidden", **_WORKING)
-    stop.click(handlers.cancel, None, status, queue=False, api_visibility="private")
+    clean = [result, values, *files]
+    _on(handlers, go, stop, handlers.fuse, inputs, shown, clean, "page_fuse")
 
 
 def _explaining(handlers: Handlers, first: Picture, second: Picture, controls: Controls) -> None:
@@ -181,10 +181,7 @@ def _explaining(handlers: Handlers, first: Picture, second: Picture, controls: C
         files = [gr.DownloadButton(label, interactive=False, elem_id=f"get-{k}") for k, label in labels.items()]
     report = gr.HTML(elem_id="report")
     inputs = [first.file, second.file, seeds, *controls]
-    go.click(
-        handlers.explain, inputs, [status, report, *files], api_name="page_explain", show_progress="hidden", **_WORKING
-    )
-    stop.click(handlers.cancel, None, status, queue=False, api_visibility="private")
+    _on(handlers, go, stop, handlers.explain, inputs, [status, report, *files], [report, *files], "page_explain")
 
 
 def _batch(handlers: Handlers, controls: Controls) -> None:
@@ -200,15 +197,32 @@ def _batch(handlers: Handlers, controls: Controls) -> None:
     with gr.Row():
         files = [gr.DownloadButton(label, interactive=False) for label in ("Results, zip", "Table, CSV")]
     rows = gr.HTML(elem_id="many-rows")
-    go.click(
-        handlers.batch,
-        [first, second, *controls],
-        [status, rows, *files],
-        api_name="page_batch",
-        show_progress="hidden",
-        **_WORKING,
-    )
-    stop.click(handlers.cancel, None, status, queue=False, api_visibility="private")
+    inputs = [first, second, *controls]
+    _on(handlers, go, stop, handlers.batch, inputs, [status, rows, *files], [rows, *files], "page_batch")
+
+
+def _on(
+    handlers: Handlers,
+    go: gr.Button,
+    stop: gr.Button,
+    work: Callable[..., Any],
+    inputs: Sequence[Any],
+    shown: Sequence[Any],
+    clean: Sequence[Any],
+    name: str,
+) -> None:
+    """``go`` clears what an earlier run showed (``clean``) and queues the work; ``stop`` ends it, begun or not."""
+
+    def begin() -> list[Any]:
+        empty = [
+            gr.update(value=None, interactive=False) if isinstance(one, gr.DownloadButton) else "" for one in clean
+        ]
+        return [handlers.waits(), *empty]
+
+    quick: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+    begun = go.click(begin, None, [shown[0], *clean], api_name=f"{name}_begin", **quick)
+    event = begun.then(work, list(inputs), list(shown), api_name=name, show_progress="hidden", **_WORKING)
+    stop.click(handlers.cancel, None, shown[0], cancels=[event], api_name=f"{name}_stop", **quick)
 
 
 def _offer(button: gr.Button, example: Example, first: Picture, second: Picture, controls: Controls) -> None:

@@ -91,22 +91,18 @@ class Desk:
             self._runs[session] = run
         return run
 
-    def do(self, work: Callable[[], T]) -> T:
-        """Work that nobody watches, in its turn."""
-        return self._worker.submit(work).result()
-
     def look(self, work: Callable[[], T]) -> T:
         """Something short that need not wait for the work."""
         return self._looker.submit(work).result()
 
     def close(self) -> None:
-        """Stop all that runs or waits."""
+        """Stop all that runs or waits; what runs ends at its next step, which is waited for."""
         with self._lock:
             runs = list(self._runs.values())
         for run in runs:
             run.stop()
         for pool in (self._worker, self._looker):
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def stop(self, session: str) -> bool:
         """Stop what runs for a session; whether anything did."""

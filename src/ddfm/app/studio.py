@@ -9,13 +9,14 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
 from ddfm._checks import DDFMError, check_range, explained, problem
 from ddfm.app.choices import Choices
+from ddfm.app.folders import Folders
 from ddfm.app.limits import Limits, check_upload, told
 from ddfm.app.runs import OnStep
 from ddfm.color import grey_levels
@@ -25,9 +26,11 @@ from ddfm.fusion import Fused, Fuser
 from ddfm.io import Image, encode_image, read_image, write_bytes
 from ddfm.metrics import METRICS
 from ddfm.opening import Gathered
+from ddfm.presets import MEDICAL
 
 __all__ = ["Fusion", "Look", "Studio", "Upload", "safe_name"]
 
+T = TypeVar("T")
 #: Above so many pixels metrics are left out: they would take longer than the fusion.
 METRIC_PIXELS = 4_000_000
 #: Runs that one request may ask for.
@@ -91,8 +94,8 @@ def safe_name(name: str, default: str = "picture") -> str:
 class Studio:
     """Fuses uploads; the prior stays loaded."""
 
-    def __init__(self, limits: Limits | None = None, device: str = "auto") -> None:
-        self.limits = limits or Limits()
+    def __init__(self, limits: Limits, folders: Folders, device: str = "auto") -> None:
+        self.limits, self.folders = limits, folders
         self.device = device
         self.fuser = functools.lru_cache(maxsize=4)(self._fuser)
 
@@ -102,7 +105,8 @@ class Studio:
     def look(self, upload: Upload, folder: Path) -> Look:
         """Check an upload and show it. Raises DDFMError."""
         height, width = check_upload(upload.path, upload.name, self.limits)
-        image = self._spoken_of([upload], lambda: read_image(_with_suffix(upload, folder)))
+        link = self._link(upload, folder)
+        image = self._spoken_of({link: upload.name}, lambda: read_image(link))
         words = f"{upload.name}: {width} x {height}, {image.bit_depth} bits, {'colour' if image.is_color else 'grey'}"
         step = max(1, -(-max(image.size) // LOOK_SIDE))
         picture = folder / "look.png"
@@ -111,21 +115,22 @@ class Studio:
 
     def fuse(self, uploads: Sequence[Upload], choices: Choices, folder: Path, on_step: OnStep) -> Fusion:
         """Fuse uploads of one scene into ``folder``. Raises DDFMError in words for the page."""
-        return self._spoken_of(uploads, lambda: self._fuse(uploads, choices, folder, on_step))
+        names = self._links(uploads, folder)
+        return self._spoken_of(names, lambda: self._fuse(names, choices, folder, on_step))
 
-    def _fuse(self, uploads: Sequence[Upload], choices: Choices, folder: Path, on_step: OnStep) -> Fusion:
+    def _fuse(self, names: dict[Path, str], choices: Choices, folder: Path, on_step: OnStep) -> Fusion:
+        """names: of the sources, in their order."""
         begun = time.perf_counter()
-        self.check(uploads)
+        paths = list(names)
         on_step(0, 0, "loading")
         fuser = self.fuser(choices)
-        paths = [_with_suffix(upload, folder, f"{k}-") for k, upload in enumerate(uploads, 1)]
         opened = fuser.open(paths)
         images = opened.gathered.images
         sources = tuple(_picture(folder / f"source-{k}.png", image) for k, image in enumerate(images, 1))
         lumas = _lumas(opened.gathered)
         on_step(0, 0, "fusing")
         fused = fuser.fuse_opened(opened, lambda done, of: on_step(done, of, "evaluations of the prior"), begun)
-        report = _public(fused.report, uploads)
+        report = _public(fused.report, list(names.values()))
         on_step(0, 0, "writing")
         write_bytes(folder / "fused.png", encode_image(fused.data, ".png"))
         write_bytes(folder / "fused-16bit.tif", encode_image(fused.data, ".tif", bit_depth=16))
@@ -133,7 +138,7 @@ class Studio:
         write_bytes(folder / "settings.json", text.encode())
         on_step(0, 0, "measuring")
         rows = _metrics(fused, lumas)
-        notes = tuple(str(told(ValueError(note), _names(uploads, paths))) for note in report["warnings"])
+        notes = tuple(str(told(ValueError(note), names)) for note in [*_swapped(images, choices), *report["warnings"]])
         files = (folder / "fused.png", sources, folder / "fused-16bit.tif", folder / "settings.json")
         return Fusion(*files, rows, notes, report)
 
@@ -141,17 +146,18 @@ class Studio:
         self, uploads: Sequence[Upload], choices: Choices, seeds: int, folder: Path, on_step: OnStep
     ) -> dict[str, Path]:
         """How the fusion of uploads came about: "html", "gif" and, with the extra ``video``, "mp4", in ``folder``."""
-        return self._spoken_of(uploads, lambda: self._explain(uploads, choices, seeds, folder, on_step))
+        if not isinstance(seeds, int):
+            raise problem("seeds", repr(seeds)[:40], "a whole number")
+        check_range("seeds", seeds, 0, MOST_SEEDS)
+        names = self._links(uploads, folder)
+        return self._spoken_of(names, lambda: self._explain(names, choices, seeds, folder, on_step))
 
     def _explain(
-        self, uploads: Sequence[Upload], choices: Choices, seeds: int, folder: Path, on_step: OnStep
+        self, names: dict[Path, str], choices: Choices, seeds: int, folder: Path, on_step: OnStep
     ) -> dict[str, Path]:
-        check_range("seeds", seeds, 0, MOST_SEEDS)
-        self.check(uploads)
         on_step(0, 0, "loading")
-        paths = [_with_suffix(upload, folder, f"{k}-") for k, upload in enumerate(uploads, 1)]
-        names = [upload.name for upload in uploads]
-        labels = names if len(set(names)) == len(names) else [f"{name} ({k})" for k, name in enumerate(names, 1)]
+        paths, words = list(names), list(names.values())
+        labels = words if len(set(words)) == len(words) else [f"{word} ({k})" for k, word in enumerate(words, 1)]
         explained = explain_with(
             self.fuser(choices),
             paths,
@@ -168,30 +174,33 @@ class Studio:
             found["mp4"] = folder / "time-lapse.mp4"
         return found
 
-    def check(self, uploads: Sequence[Upload]) -> None:
-        """Refuse uploads that are too large or no pictures. Raises DDFMError."""
+    def _links(self, uploads: Sequence[Upload], folder: Path) -> dict[Path, str]:
+        """The uploads, checked, as the fusion is to find them, and how the user calls each. Raises DDFMError."""
         for upload in uploads:
             check_upload(upload.path, upload.name, self.limits)
+        return {self._link(upload, folder, f"{k}-"): upload.name for k, upload in enumerate(uploads, 1)}
 
-    def _spoken_of(self, uploads: Sequence[Upload], work: Callable[[], Any]) -> Any:
+    def _link(self, upload: Upload, folder: Path, prefix: str = "") -> Path:
+        """The upload under its user's name where nobody else gets at it: messages and notes then say that name."""
+        link = self.folders.inside(folder) / f"{prefix}{upload.name}"
+        if not link.exists():
+            link.symlink_to(upload.path.absolute())
+        return link
+
+    def _spoken_of(self, names: dict[Path, str], work: Callable[[], T]) -> T:
         """What ``work`` gives; its errors name files as the user does."""
         try:
             return work()
         except (DDFMError, MemoryError, RuntimeError) as error:
             known = explained(error, "pictures", "smaller ones", "Crop or reduce them.")
-            raise told(known, {upload.path: upload.name for upload in uploads}) from error
+            raise told(known, names) from error
 
 
-def _names(uploads: Sequence[Upload], paths: Sequence[Path]) -> dict[Path, str]:
-    return {path: upload.name for path, upload in zip(paths, uploads, strict=True)}
-
-
-def _with_suffix(upload: Upload, folder: Path, prefix: str = "") -> Path:
-    """The upload under its user's name in ``folder``: messages and notes then say it."""
-    link = folder / f"{prefix}{safe_name(upload.name)}"
-    if not link.exists():
-        link.symlink_to(upload.path.absolute())
-    return link
+def _swapped(images: Sequence[Image], choices: Choices) -> Sequence[str]:
+    """A note where colour comes first and grey last, which of cameras is seldom meant."""
+    if choices.preset in MEDICAL and images[0].is_color and not images[-1].is_color:
+        return ["the first picture is coloured and the second grey: are they swapped? The thermal one comes first"]
+    return []
 
 
 def _picture(path: Path, image: Image) -> Path:
@@ -217,9 +226,9 @@ def _metrics(fused: Fused, sources: list[np.ndarray] | None) -> tuple[tuple[str,
     )
 
 
-def _public(report: dict[str, Any], uploads: Sequence[Upload]) -> dict[str, Any]:
+def _public(report: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """The report with the users' names of files in place of paths."""
-    inputs = [{**entry, "path": up.name} for entry, up in zip(report["inputs"], uploads, strict=True)]
+    inputs = [{**entry, "path": name} for entry, name in zip(report["inputs"], names, strict=True)]
     return {**report, "inputs": inputs}
 
 

@@ -27,12 +27,12 @@ fused, tiff, settings, values = client.predict(
 ```
 
 `/explain` gives the report as one HTML file, `/batch` takes two zip files and gives a zip and a table. The link *Use
-via API* at the foot of the page lists every parameter; docs/app.md of the project has more."""
+via API* at the foot of the page, on wide screens, lists every parameter; docs/app.md of the project has more."""
 
 ABOUT = """## About
 `ddfm` {version}: infrared-visible and medical image fusion by diffusion posterior sampling (DDFM, ICCV 2023), extended.
 {limits}"""
 
 LIMITS_TEXT = """This server takes pictures up to {megabytes:g} MB and {megapixels:g} megapixels, {pairs} pairs in one
-batch, {waiting} requests in the queue, and deletes results after {minutes:g} minutes or when you leave the page. It
-collects nothing."""
+batch, {waiting} requests in the queue, and deletes uploads and results after {minutes:g} minutes or when you leave the
+page. It collects nothing."""

@@ -27,13 +27,17 @@ def serve(
     pairs: Annotated[int, typer.Option("--max-pairs", help="Of one batch.")] = 200,
     waiting: Annotated[int, typer.Option("--max-waiting", help="Requests in the queue.")] = 64,
     minutes: Annotated[float, typer.Option("--keep-minutes", help="After which results are deleted.")] = 60,
+    gigabytes: Annotated[float, typer.Option("--max-gb", help="Of all uploads and results at a time.")] = 8,
+    allow: Annotated[
+        list[str] | None, typer.Option("--allow-host", help="Name that a proxy asks by; again for more.")
+    ] = None,
 ) -> None:
     """Serve the web page on this machine: drop two pictures, fuse, compare, explain, download. Ctrl-C ends it."""
     from ddfm.app.limits import Limits
     from ddfm.app.serving import Server, serving
 
-    limits = Limits(megabytes, megapixels, pairs, waiting, minutes)
-    server = Server(host, port, parse_auth(auth), device, limits)
+    limits = Limits(megabytes, megapixels, pairs, waiting, minutes, gigabytes=gigabytes)
+    server = Server(host, port, parse_auth(auth), device, limits, tuple(allow or ()))
     if server.is_open:
         say(f"warning: anybody who reaches {host} can use this server; give --auth USER:PASSWORD", "yellow")
     with serving(server) as address:

@@ -83,6 +83,8 @@ def _check(sources: Sequence[Path], outputs: dict[str, Path], config: FuseConfig
             raise problem(option, repr(path.name), f"a name ending in {suffix}")
         if path.is_dir():
             raise problem(str(path), "a folder", "a file name", "Name a file in it.")
+        if not path.absolute().parent.is_dir():
+            raise problem(str(path), "no such folder", "a file in an existing folder", f"mkdir -p {path.parent}")
         engine.check_free(path, overwrite)
         engine.check_writable([engine.Job(tuple(sources), path)])
     if ".mp4" in outputs:
