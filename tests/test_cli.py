@@ -339,6 +339,7 @@ def test_doctor_prior_list_and_info(ddfm):
     code, text = ddfm("doctor")
     assert code == 0 and "Research use" in text and "sha256" in text
     assert all(name in text for name in PRESETS)
+    assert "extras" in text
     assert "bundled" in ddfm("prior", "list")[1]
     assert "4287588" in ddfm("prior", "info")[1]
     assert ddfm("prior", "info", "nowhere")[0] == 2

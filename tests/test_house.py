@@ -179,3 +179,14 @@ def test_public_names():
 
 def test_package_is_typed():
     assert (SOURCE / "py.typed").is_file()
+
+
+def test_doctor_knows_every_extra():
+    import tomllib
+
+    from ddfm.diagnosis import EXTRAS
+
+    extras = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text("utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    assert set(EXTRAS) == set(extras) - {"dev", "bench"}

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 from ddfm._checks import DDFMError
 from ddfm._provenance import machine, versions
 from ddfm.presets import PRESETS
 from ddfm.priors import BUNDLED, prior_info
 
-__all__ = ["diagnose"]
+__all__ = ["EXTRAS", "diagnose"]
+
+#: Extras for users, and the modules that each brings.
+EXTRAS = {
+    "align": ("cv2",),
+    "app": ("gradio",),
+    "medical": ("nibabel", "pydicom", "SimpleITK"),
+    "metrics": ("torchmetrics",),
+    "report": ("matplotlib",),
+    "video": ("av",),
+}
 
 
 def diagnose() -> tuple[dict[str, str], list[str]]:
@@ -21,12 +32,20 @@ def diagnose() -> tuple[dict[str, str], list[str]]:
     cuda = torch.cuda.is_available()
     facts["device"] = torch.cuda.get_device_name() if cuda else "cpu"
     facts["dtype"] = _dtypes()
+    facts["extras"] = _extras()
     problems = [f"{p} is not installed" for p, v in facts.items() if v == "missing"]
     try:
         facts |= _bundled(problems)
     except DDFMError as error:
         problems.append(str(error))
     return facts, problems
+
+
+def _extras() -> str:
+    """Which extras are installed whole, and which are not: "align, video; not: app"."""
+    there = {name: all(find_spec(module) for module in modules) for name, modules in EXTRAS.items()}
+    absent = [name for name, found in there.items() if not found]
+    return ", ".join(name for name, found in there.items() if found) + f"; not: {', '.join(absent)}" * bool(absent)
 
 
 def _dtypes() -> str:
