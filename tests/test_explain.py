@@ -626,10 +626,10 @@ def explain_command(command_line, tmp_path, monkeypatch, tiny_prior):
 def test_the_command_writes_page_and_film(explain_command, tmp_path, tiny_prior):
     pytest.importorskip("av")
     code, text = explain_command(
-        "ir.png", "vis.png", "-o", "new/r.html", "--gif", "r.gif", "--mp4", "r.mp4", "--steps", 2
+        "ir.png", "vis.png", "-o", "r.html", "--gif", "r.gif", "--mp4", "r.mp4", "--steps", 2
     )
     assert code == 0, text
-    page = (tmp_path / "new/r.html").read_text("utf-8")
+    page = (tmp_path / "r.html").read_text("utf-8")
     fused = ddfm.fuse("ir.png", "vis.png", prior=str(tiny_prior), steps=2).encode()
     assert base64.b64encode(fused).decode() in page
     assert Image.open("r.gif").n_frames == 4
@@ -648,6 +648,7 @@ def test_the_command_teaches(explain_command, tmp_path):
         (("ir.png", "vis.png", "-o", "r.html", "--gif", "r.png"), r"ending in \.gif"),
         (("ir.png", "vis.png", "-o", "r.html", "--mp4", "r.gif"), r"ending in \.mp4"),
         (("ir.png", "vis.png", "-o", "there.html"), "--overwrite"),
+        (("ir.png", "vis.png", "-o", "new/r.html"), "existing folder"),
         (("ir.png", "-o", "r.html"), "two or more"),
         (("ir.png", "none.png", "-o", "r.html"), "no such file"),
         (("ir.png", "folder", "-o", "r.html"), "one picture of each"),
