@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import struct
 import time
 import zipfile
@@ -291,11 +292,24 @@ def test_what_is_old_is_swept_also_when_nobody_comes(tmp_path):
     old = folders.make("me")
     upload = folders.uploads / "abc"
     upload.mkdir()
+    (folders.uploads / "tmp1").write_bytes(b"")
     deadline = time.monotonic() + 20
     while (old.exists() or upload.exists()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not old.exists() and not upload.exists()
+    assert not old.exists() and not list(folders.uploads.iterdir())
     folders.close()
+
+
+def test_copies_of_results_go_before_uploads(tmp_path):
+    folders = Folders(60, tmp_path)
+    long_ago = time.time() - 700
+    for name in ("fused.png", "mine.png"):
+        path = folders.uploads / name.partition(".")[0] / name
+        path.parent.mkdir()
+        path.write_bytes(b"x")
+        os.utime(path, (long_ago, long_ago))
+    folders.sweep()
+    assert [path.name for path in folders.uploads.glob("*/*")] == ["mine.png"]
 
 
 @pytest.fixture
@@ -449,10 +463,18 @@ def test_a_zip_that_unpacks_to_too_much(tmp_path, fuser):
 
 def test_what_is_no_pair_is_a_row_and_the_others_are_fused(tmp_path, fuser):
     good = {f"{k}.png": content(k) for k in range(3)}
-    ir = packed(tmp_path / "a.zip", {**good, "1.png": b"no picture", "7.png": content(7)})
-    vis = packed(tmp_path / "b.zip", {k: content(9, True) for k in good} | {"2.png": png_head(60_000, 60_000)})
+    more = {"1.png": b"no picture", "7.png": content(7), "8_ir.png": content(8), "8_thermal.png": content(8)}
+    long = {"/".join("ab" * 1500) + ".png": content(1), "x" * 190 + "_ir.png": content(6), "5.png": content(5)}
+    ir = packed(tmp_path / "a.zip", {**good, **more, **long})
+    odd = {"2.png": png_head(60_000, 60_000), "8.png": content(8), "5.png": content(5, size=(30, 30))}
+    odd["x" * 190 + "_vis.png"] = content(6, True)
+    vis = packed(tmp_path / "b.zip", {k: content(9, True) for k in good} | odd)
     rows = {row[0]: row for row in batch(tmp_path, fuser, [ir], [vis]).rows}
     assert rows["0.png"][1] == "fused"
+    assert rows["x" * 190 + ".png"][1] == "fused"
+    assert rows["8"][1] == "left out" and "not the only one" in rows["8"][3]
+    assert any("cannot be a file here" in row[3] for row in rows.values())
+    assert "thermal 5.png is 24x20, visible 5.png is 30x30" in rows["5.png"][3] and "--" not in rows["5.png"][3]
     assert rows["1"][1] == "left out" and "thermal: 1.png: got content" in rows["1"][3]
     assert rows["2"][1] == "left out" and "60000 x 60000" in rows["2"][3]
     assert rows["7"][1] == "left out" and "no visible picture of this name" in rows["7"][3]
@@ -462,12 +484,10 @@ def test_what_is_no_pair_is_a_row_and_the_others_are_fused(tmp_path, fuser):
     ("files", "word"),
     [
         ({"1.png": b"no picture"}, "no pair"),
-        ({"1.png": content(1), "1.png/2.png": content(2)}, "no pair|cannot be made"),
-        ({"/".join("ab" * 1500) + ".png": content(1), "1.png": content(1)}, "cannot be made"),
         ({"a.png": png_head(60_000, 60_000)}, "60000 x 60000"),
         ({"read.txt": b"x"}, "no pictures"),
         ({f"{k}.png": b"x" for k in range(4)}, "at most 3"),
-        ({"1_ir.png": content(1), "1_thermal.png": content(2)}, "names that differ"),
+        ({"1_ir.png": content(1), "1_thermal.png": content(2)}, "not the only one of that name"),
     ],
 )
 def test_zips_that_are_refused(tmp_path, fuser, files, word):
@@ -496,7 +516,14 @@ def test_a_table_holds_no_formula(tmp_path, fuser):
 
 
 def through(
-    body=b"{}", hosts=(), full=False, path="/gradio_api/call/fuse", method="POST", kind=b"text/html", **headers
+    body=b"{}",
+    hosts=(),
+    allow=(),
+    full=False,
+    path="/gradio_api/call/fuse",
+    method="POST",
+    kind=b"text/html",
+    **headers,
 ):
     """What comes of a request: status, headers, and what the server behind the fence was given."""
     import asyncio
@@ -517,7 +544,7 @@ def through(
 
     named = [(key.replace("_", "-").encode(), value.encode()) for key, value in headers.items()]
     scope = {"type": "http", "method": method, "path": path, "headers": named}
-    asyncio.run(Fence(app, hosts, 1000, lambda: full)(scope, receive, send))
+    asyncio.run(Fence(app, hosts, 1000, lambda: full, allow)(scope, receive, send))
     return answered[0]["status"], dict(answered[0]["headers"]), passed
 
 
@@ -549,6 +576,10 @@ def test_hosts_origins_and_room():
     assert through(host="here:1", origin="http://here:1")[0] == 200
     assert through(host="here:1", origin="http://evil.example")[0] == 403
     assert through(host="here:1", origin="null")[0] == 403
+    assert through(allow=("fuse.example",), host="here:1", origin="https://fuse.example")[0] == 200
+    assert through(path="/gradio_api/run/fuse")[0] == through(path="/gradio_api/api/upload")[0] == 404
+    body = b'{"data": [{"path": "http://example.org/x"}]}'
+    assert through(body, path="/gradio_api/call/upload")[0] == 400
     upload = {"path": "/gradio_api/upload", "host": "here", "content_length": "900"}
     assert through(**upload)[0] == 200
     assert through(**{**upload, "content_length": "1001"})[0] == 413

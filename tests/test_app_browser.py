@@ -199,7 +199,7 @@ def test_upload_fuse_slide_download(page, server, files, tmp_path):
     )
     assert page.one(".dd-stack").size["width"] == pytest.approx(3 * width, rel=0.02)
     assert "how well edges" in page.text("#values") and "minRetention" in page.text("#values")
-    for name, end in (("png", "fused.png"), ("tiff", "fused-16bit.tif"), ("json", "settings.json")):
+    for name, end in (("png", "fused.png"), ("tif", "fused-16bit.tif"), ("json", "settings.json")):
         page.click(f"#get-{name}")
         page.until(lambda end=end: (tmp_path / end).is_file())
     assert (tmp_path / "fused.png").read_bytes() == expected.encode(".png")

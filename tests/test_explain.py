@@ -625,9 +625,7 @@ def explain_command(command_line, tmp_path, monkeypatch, tiny_prior):
 
 def test_the_command_writes_page_and_film(explain_command, tmp_path, tiny_prior):
     pytest.importorskip("av")
-    code, text = explain_command(
-        "ir.png", "vis.png", "-o", "r.html", "--gif", "r.gif", "--mp4", "r.mp4", "--steps", 2
-    )
+    code, text = explain_command("ir.png", "vis.png", "-o", "r.html", "--gif", "r.gif", "--mp4", "r.mp4", "--steps", 2)
     assert code == 0, text
     page = (tmp_path / "r.html").read_text("utf-8")
     fused = ddfm.fuse("ir.png", "vis.png", prior=str(tiny_prior), steps=2).encode()

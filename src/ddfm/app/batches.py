@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import glob
 import io
 import re
 import zipfile
@@ -15,6 +16,7 @@ from ddfm._checks import DDFMError, problem
 from ddfm.app.limits import Limits, check_upload, told
 from ddfm.app.runs import OnStep
 from ddfm.app.studio import Upload, safe_name
+from ddfm.app.words import as_on_the_page
 from ddfm.engine import Outcome
 from ddfm.fusion import Fuser
 from ddfm.io import SUFFIXES, write_bytes
@@ -24,6 +26,7 @@ __all__ = ["Batch", "fuse_batch"]
 #: Ends of names that say which camera a picture is of; left out when pairs are looked for.
 _KIND = re.compile(r"[-_ ](ir|infrared|thermal|vis|visible|rgb|ct|mri|pet|spect)$", re.IGNORECASE)
 _BLOCK = 1 << 20
+_MOST_NAME = 200
 
 
 Row = tuple[str, str, str, str]
@@ -106,17 +109,27 @@ def _lay_out(uploads: Sequence[Upload], folder: Path, limits: Limits, side: str)
         clean = _clean(name)
         stem = clean.removesuffix(PurePosixPath(clean).suffix)
         if stem in found:
-            raise problem(side, f"{name} and another of that name", "names that differ", "Rename one.")
-        found[stem] = _unsound(path, name, limits)
+            found[stem] = f"{name} is not the only one of that name"
+            for other in folder.glob(f"{glob.escape(stem)}.*"):
+                other.unlink()
+            continue
+        found[stem] = _unsound(path, name, limits) or _placed(path, folder, clean, name)
         if len(found) > limits.pairs:
             raise problem(side, f"more than {limits.pairs} pictures", "fewer", "The command ddfm fuse has no limit.")
-        target = folder / clean
-        if not found[stem]:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(target) if folder in path.parents else target.symlink_to(path.absolute())
     if not found:
         raise problem(side, "no pictures", f"some ending in {', '.join(SUFFIXES)}, or a zip of them")
     return found
+
+
+def _placed(path: Path, folder: Path, clean: str, name: str) -> str:
+    """Put a picture where pairs are looked for; why it cannot be, "" if it can."""
+    target = folder / clean
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target) if folder in path.parents else target.symlink_to(path.absolute())
+    except OSError as error:
+        return f"{name[:80]} cannot be a file here ({error.strerror})"
+    return ""
 
 
 def _unsound(path: Path, name: str, limits: Limits) -> str:
@@ -139,7 +152,7 @@ def _pictures(uploads: Sequence[Upload], folder: Path, limits: Limits) -> Iterat
         if zipfile.is_zipfile(upload.path):
             yield from _unpacked(upload, folder / ".unpacked", limits)
         else:
-            yield safe_name(upload.name), upload.path
+            yield safe_name(upload.path.name, most=_MOST_NAME), upload.path
 
 
 def _unpacked(upload: Upload, folder: Path, limits: Limits) -> Iterator[tuple[str, Path]]:
@@ -182,7 +195,8 @@ def _is_picture(name: str) -> bool:
 def _below_top(infos: Sequence[zipfile.ZipInfo]) -> list[str]:
     """Safe names of the files of a zip, without the one folder that all of them lie in."""
     paths = [
-        [safe_name(part) for part in PurePosixPath(i.filename.replace("\\", "/")).parts if part != "/"] for i in infos
+        [safe_name(part, most=_MOST_NAME) for part in PurePosixPath(i.filename.replace("\\", "/")).parts if part != "/"]
+        for i in infos
     ]
     while paths and all(len(path) > 1 and path[0] == paths[0][0] for path in paths):
         paths = [path[1:] for path in paths]
@@ -194,7 +208,10 @@ def _row(outcome: Outcome, folder: Path, places: dict[Path, str]) -> Row:
     record = outcome.record
     words = "; ".join(record.get("warnings", [])) if outcome.status == "fused" else str(record.get("error", ""))
     seconds = record.get("seconds")
-    return name, outcome.status, "" if seconds is None else f"{seconds:.2f}", str(told(ValueError(words), places))
+    for side in ("thermal", "visible"):
+        words = words.replace(f"{folder / side}/", f"{side} ")
+    words = as_on_the_page(str(told(ValueError(words), places)))
+    return name, outcome.status, "" if seconds is None else f"{seconds:.2f}", words
 
 
 def _csv(rows: Sequence[Sequence[str]]) -> bytes:

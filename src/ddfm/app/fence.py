@@ -26,13 +26,21 @@ class Fence:
     """ASGI middleware.
 
     hosts: names by which the server may be asked for, () for any; others would be pages that point their own name
-    here. upload_bytes: of one request of uploads. full: whether there is no room for more. Refused, with a line on
-    why: other hosts (421), posts from pages of other origins (403), bodies with a file that lies elsewhere (400) or too
-    long (413), uploads without room for them (507).
+    here. allow: names of pages that may post, besides the server's own. upload_bytes: of one request of uploads. full:
+    whether there is no room for more. Refused, with a line on why: other hosts (421), ways past the queue (404), posts
+    from pages of other origins (403), bodies with a file that lies elsewhere (400) or too long (413), uploads without
+    room for them (507).
     """
 
-    def __init__(self, app: Any, hosts: tuple[str, ...], upload_bytes: int, full: Callable[[], bool]) -> None:
-        self.app, self.hosts, self.upload_bytes, self.full = app, hosts, upload_bytes, full
+    def __init__(
+        self,
+        app: Any,
+        hosts: tuple[str, ...],
+        upload_bytes: int,
+        full: Callable[[], bool],
+        allow: tuple[str, ...] = (),
+    ) -> None:
+        self.app, self.hosts, self.upload_bytes, self.full, self.allow = app, hosts, upload_bytes, full, allow
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """One request."""
@@ -53,8 +61,11 @@ class Fence:
         host, origin = _header(scope, b"host"), _header(scope, b"origin")
         if self.hosts and _name(host) not in self.hosts:
             return 421, "Unknown host. The server was started for others; see ddfm app --allow-host."
-        if scope["method"] == "POST" and origin and origin.partition("://")[2] != host:
-            return 403, "Posts from pages of another origin are refused."
+        where = origin.partition("://")[2]
+        if scope["method"] == "POST" and origin and where != host and _name(where) not in self.allow:
+            return 403, "Posts from pages of another origin are refused; of a proxy's name see ddfm app --allow-host."
+        if _path(scope).startswith(("/gradio_api/run/", "/gradio_api/api/")):
+            return 404, "Requests wait in the queue: /gradio_api/call/fuse, or gradio_client."
         if _is_upload(scope):
             length = _header(scope, b"content-length")
             if not length.isdigit() or int(length) > self.upload_bytes:
@@ -75,7 +86,12 @@ def _name(host: str) -> str:
 
 
 def _is_upload(scope: Any) -> bool:
-    return scope["method"] == "POST" and scope["path"].rstrip("/").endswith("/upload")
+    return scope["method"] == "POST" and _path(scope) == "/gradio_api/upload"
+
+
+def _path(scope: Any) -> str:
+    """Without what a proxy put before it."""
+    return str(scope["path"]).removeprefix(scope.get("root_path", ""))
 
 
 async def _checked(receive: Any) -> tuple[tuple[int, str] | None, Any]:

@@ -9,8 +9,12 @@ import threading
 import time
 from pathlib import Path
 
-__all__ = ["Folders"]
+__all__ = ["RESULTS", "Folders"]
 
+#: What results are called.
+RESULTS = ("fused.png", "fused-16bit.tif", "settings.json", "report.html", "fused.zip", "fused.csv")
+#: Seconds that a program has to fetch a result.
+_COPIES = 600.0
 #: Seconds between two looks at what is too old, at most.
 _OFTEN = 30.0
 
@@ -77,6 +81,10 @@ class Folders:
         since = time.time() - self.seconds
         with contextlib.suppress(OSError):  # deleted meanwhile
             old += [path for path in self.uploads.iterdir() if path.stat().st_mtime < since]
+        since = time.time() - min(self.seconds, _COPIES)
+        with contextlib.suppress(OSError):  # what Gradio copied of a result, to hand it to a program
+            copies = [path for path in self.uploads.glob("*/*") if path.name in RESULTS]
+            old += [path.parent for path in copies if path.stat().st_mtime < since]
         self._delete(old)
 
     def bytes(self) -> int:
@@ -97,5 +105,7 @@ class Folders:
             with self._lock:
                 self._made.pop(path, None)
                 self._used.pop(path, None)
+            if path.is_file():
+                path.unlink(missing_ok=True)
             shutil.rmtree(path, ignore_errors=True)
             shutil.rmtree(self.root / "inside" / path.name, ignore_errors=True)

@@ -17,6 +17,7 @@ from ddfm.app.choices import Choices
 from ddfm.app.folders import Folders
 from ddfm.app.runs import Desk, OnStep, Stopped
 from ddfm.app.studio import Fusion, Studio, Upload, check_two, safe_name
+from ddfm.app.words import as_on_the_page
 
 __all__ = ["WORK", "Handlers", "in_words", "session_of"]
 
@@ -73,13 +74,13 @@ class Handlers:
 
         for status, done in self._watched(request, work):
             if not done:
-                yield [status, *[gr.skip()] * 5]
+                yield [status, gr.skip(), gr.skip()]
                 continue
             (fusion,) = done
             words = f"Done in {fusion.report['seconds']:.2f} s: {_shape(fusion)}"
-            files = [gr.update(value=str(p), interactive=True) for p in (fusion.fused, fusion.tiff, fusion.settings)]
+            files = {"Picture, PNG": fusion.fused, "16-bit TIFF": fusion.tiff, "Settings, JSON": fusion.settings}
             sliders, table = _shown(fusion)
-            yield [pieces.said(words), sliders, table, *files]
+            yield [pieces.said(words), sliders + pieces.downloads(files), table]
 
     def explain(
         self, request: gr.Request, infrared: str | None, visible: str | None, seeds: float, *controls: Any
@@ -95,14 +96,12 @@ class Handlers:
 
         for status, done in self._watched(request, work):
             if not done:
-                yield [status, *[gr.skip()] * 4]
+                yield [status, gr.skip()]
                 continue
             (paths,) = done
-            files = [
-                gr.update(value=str(p) if p else None, interactive=bool(p))
-                for p in map(paths.get, ("html", "gif", "mp4"))
-            ]
-            yield [pieces.said("Done."), pieces.framed(paths["html"].read_text("utf-8")), *files]
+            names = {"Report, HTML": "html", "Time-lapse, GIF": "gif", "Time-lapse, MP4": "mp4"}
+            links = pieces.downloads({words: paths[key] for words, key in names.items() if key in paths})
+            yield [pieces.said("Done."), links + pieces.framed(paths["html"].read_text("utf-8"))]
 
     def batch(
         self, request: gr.Request, infrared: list[str] | None, visible: list[str] | None, *controls: Any
@@ -116,13 +115,13 @@ class Handlers:
 
         for status, done in self._watched(request, work):
             if not done:
-                yield [status, gr.skip(), gr.skip(), gr.skip()]
+                yield [status, gr.skip()]
                 continue
             (batch,) = done
             count = sum(row[1] == "fused" for row in batch.rows)
-            files = [gr.update(value=str(p), interactive=True) for p in (batch.results, batch.table)]
+            links = pieces.downloads({"Results, zip": batch.results, "Table, CSV": batch.table})
             table = pieces.table(HEAD, batch.rows, "What became of each pair")
-            yield [pieces.said(f"{count} of {len(batch.rows)} fused."), table, *files]
+            yield [pieces.said(f"{count} of {len(batch.rows)} fused."), links + table]
 
     def cancel(self, request: gr.Request) -> str:
         """Stop what runs for this session; what waits is taken out of the queue by the page."""
@@ -171,18 +170,6 @@ def session_of(request: gr.Request) -> str:
     return str(request.session_hash)
 
 
-#: What the page calls otherwise than the command line.
-_PAGE_WORDS = {
-    "--align ": "'Bring onto one grid' to ",
-    "--range ": "'Black and white' to ",
-    "--noise-std": "the noise",
-    "noise_std": "noise",
-    "--preset ": "the preset ",
-    "--steps": "network evaluations",
-}
-_MOST_WORDS = 600
-
-
 def in_words(error: Exception) -> str:
     """What a stranger is told: of mistakes what to do, of our own faults no more than a number for the log."""
     if isinstance(error, Stopped):
@@ -191,10 +178,7 @@ def in_words(error: Exception) -> str:
         number = secrets.token_hex(4)
         _LOG.error("fault %s", number, exc_info=error)
         return f"Something went wrong here. The server's log has it under {number}."
-    text = str(error)
-    for word, instead in _PAGE_WORDS.items():
-        text = text.replace(word, instead)
-    return text if len(text) <= _MOST_WORDS else f"{text[:_MOST_WORDS]} ..."
+    return as_on_the_page(str(error))
 
 
 def _shape(fusion: Fusion) -> str:

@@ -156,14 +156,10 @@ def _fusing(handlers: Handlers, first: Picture, second: Picture, controls: Contr
         stop = gr.Button("Cancel", variant="secondary", elem_id="cancel")
     status = gr.HTML(elem_id="status")
     result = gr.HTML(elem_id="result")
-    with gr.Row():
-        labels = {"png": "Picture, PNG", "tiff": "16-bit TIFF", "json": "Settings, JSON"}
-        files = [gr.DownloadButton(label, interactive=False, elem_id=f"get-{k}") for k, label in labels.items()]
     values = gr.HTML(elem_id="values")
     inputs = [first.file, second.file, *controls]
-    shown = [status, result, values, *files]
-    clean = [result, values, *files]
-    _on(handlers, go, stop, handlers.fuse, inputs, shown, clean, "page_fuse")
+    shown = [status, result, values]
+    _on(handlers, go, stop, handlers.fuse, inputs, shown, "page_fuse")
 
 
 def _explaining(handlers: Handlers, first: Picture, second: Picture, controls: Controls) -> None:
@@ -176,12 +172,9 @@ def _explaining(handlers: Handlers, first: Picture, second: Picture, controls: C
         go = gr.Button("Explain", variant="primary", elem_id="explain")
         stop = gr.Button("Cancel", variant="secondary", elem_id="explain-cancel")
     status = gr.HTML(elem_id="explain-status")
-    with gr.Row():
-        labels = {"html": "Report, HTML", "gif": "Time-lapse, GIF", "mp4": "Time-lapse, MP4"}
-        files = [gr.DownloadButton(label, interactive=False, elem_id=f"get-{k}") for k, label in labels.items()]
     report = gr.HTML(elem_id="report")
     inputs = [first.file, second.file, seeds, *controls]
-    _on(handlers, go, stop, handlers.explain, inputs, [status, report, *files], [report, *files], "page_explain")
+    _on(handlers, go, stop, handlers.explain, inputs, [status, report], "page_explain")
 
 
 def _batch(handlers: Handlers, controls: Controls) -> None:
@@ -194,11 +187,9 @@ def _batch(handlers: Handlers, controls: Controls) -> None:
         go = gr.Button("Fuse all", variant="primary", elem_id="many-fuse")
         stop = gr.Button("Cancel", variant="secondary", elem_id="many-cancel")
     status = gr.HTML(elem_id="many-status")
-    with gr.Row():
-        files = [gr.DownloadButton(label, interactive=False) for label in ("Results, zip", "Table, CSV")]
     rows = gr.HTML(elem_id="many-rows")
     inputs = [first, second, *controls]
-    _on(handlers, go, stop, handlers.batch, inputs, [status, rows, *files], [rows, *files], "page_batch")
+    _on(handlers, go, stop, handlers.batch, inputs, [status, rows], "page_batch")
 
 
 def _on(
@@ -208,19 +199,15 @@ def _on(
     work: Callable[..., Any],
     inputs: Sequence[Any],
     shown: Sequence[Any],
-    clean: Sequence[Any],
     name: str,
 ) -> None:
-    """``go`` clears what an earlier run showed (``clean``) and queues the work; ``stop`` ends it, begun or not."""
+    """``go`` clears what an earlier run showed and queues the work; ``stop`` ends it, begun or not."""
 
-    def begin() -> list[Any]:
-        empty = [
-            gr.update(value=None, interactive=False) if isinstance(one, gr.DownloadButton) else "" for one in clean
-        ]
-        return [handlers.waits(), *empty]
+    def begin() -> list[str]:
+        return [handlers.waits(), *[""] * (len(shown) - 1)]
 
     quick: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
-    begun = go.click(begin, None, [shown[0], *clean], api_name=f"{name}_begin", **quick)
+    begun = go.click(begin, None, list(shown), api_name=f"{name}_begin", **quick)
     event = begun.then(work, list(inputs), list(shown), api_name=name, show_progress="hidden", **_WORKING)
     stop.click(handlers.cancel, None, shown[0], cancels=[event], api_name=f"{name}_stop", **quick)
 

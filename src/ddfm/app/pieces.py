@@ -6,14 +6,14 @@ other, a range input that cuts the upper one, and one that zooms.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
 from ddfm.app.runs import Progress
 
-__all__ = ["CSS", "alert", "compare", "notes", "progress", "said", "table", "url"]
+__all__ = ["CSS", "alert", "compare", "downloads", "notes", "progress", "said", "table", "url"]
 
 
 def url(path: Path) -> str:
@@ -41,6 +41,16 @@ def compare(upper: Path, lower: Path, upper_name: str, lower_name: str, width: i
  <label>Zoom <input type="range" min="1" max="8" step="0.5" value="1" oninput="{zoom}"
   aria-label="{escape(label)}: zoom"></label>
 </div>"""
+
+
+def downloads(files: Mapping[str, Path]) -> str:
+    """Links that save files, by what they say. Gradio's own buttons would leave copies behind."""
+    links = "".join(
+        f'<a class="dd-get" id="get-{path.suffix[1:]}" href="{url(path)}" download="{escape(path.name)}">'
+        f"{escape(words)}</a>"
+        for words, path in files.items()
+    )
+    return f'<div class="dd-gets">{links}</div>'
 
 
 def progress(at: Progress) -> str:
@@ -99,6 +109,12 @@ CSS = """
 .dd-table th, .dd-table td { text-align: left; padding: .25em .6em; vertical-align: top;
   border-bottom: 1px solid var(--border-color-primary); }
 .dd-table th:last-child { width: 60%; }
+.dd-table td { overflow-wrap: anywhere; }
+.dd-table th { overflow-wrap: normal; }
+.dd-gets { display: flex; flex-wrap: wrap; gap: .8em; margin: 1em 0; }
+.dd-get { flex: 1 1 9em; text-align: center; padding: .6em 1em; border-radius: 6px; font-weight: 600;
+  background: var(--button-secondary-background-fill); color: var(--button-secondary-text-color) !important;
+  text-decoration: none !important; }
 @media (max-width: 600px) { .dd-table td, .dd-table th { padding: .2em .3em; font-size: .9em; } }
 .dd-report { width: 100%; height: 80vh; border: 1px solid var(--border-color-primary); border-radius: 6px; }
 .dd-small { font-size: .9em; }

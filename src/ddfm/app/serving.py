@@ -28,7 +28,7 @@ class Server:
     """Where and for whom.
 
     host: to bind to. port: 0 for any that is free. auth: (user, password) pairs, () for none. allow: further names by
-    which a server of this machine alone may be asked for, as by a proxy.
+    which it may be asked for, as by a proxy.
     """
 
     host: str = "127.0.0.1"
@@ -133,6 +133,7 @@ def _launch_options(server: Server, folders: Folders) -> dict[str, Any]:
     fence = Middleware(
         Fence,
         hosts=server.names,
+        allow=tuple(map(str.lower, server.allow)),
         upload_bytes=limits.bytes * limits.unpacked,
         full=lambda: folders.bytes() > limits.gigabytes * 2**30,
     )

@@ -84,10 +84,10 @@ class Fusion:
     report: dict[str, Any]
 
 
-def safe_name(name: str, default: str = "picture") -> str:
+def safe_name(name: str, default: str = "picture", most: int = 80) -> str:
     """The last part of a name, with nothing in it that a file system or a page could take for something else."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
-    kept = "".join(mark if mark.isalnum() or mark in "._- " else "_" for mark in last)[-80:].lstrip(". ")
+    kept = "".join(mark if mark.isalnum() or mark in "._- " else "_" for mark in last)[-most:].lstrip(". ")
     return kept or default
 
 

@@ -1,6 +1,6 @@
 """The page's longer texts, Markdown in plain words."""
 
-__all__ = ["ABOUT", "API", "BATCH", "INTRO", "LIMITS_TEXT", "NOT_MEDICAL"]
+__all__ = ["ABOUT", "API", "BATCH", "INTRO", "LIMITS_TEXT", "NOT_MEDICAL", "as_on_the_page"]
 
 INTRO = """# Fuse two pictures of one scene
 A thermal picture shows what is warm, a visible one what things look like. This page makes one picture with the best of
@@ -36,3 +36,21 @@ ABOUT = """## About
 LIMITS_TEXT = """This server takes pictures up to {megabytes:g} MB and {megapixels:g} megapixels, {pairs} pairs in one
 batch, {waiting} requests in the queue, and deletes uploads and results after {minutes:g} minutes or when you leave the
 page. It collects nothing."""
+
+#: What the page calls otherwise than the command line.
+_PAGE_WORDS = {
+    "--align ": "'Bring onto one grid' to ",
+    "--range ": "'Black and white' to ",
+    "--noise-std": "the noise",
+    "noise_std": "noise",
+    "--preset ": "the preset ",
+    "--steps": "network evaluations",
+}
+_MOST_WORDS = 600
+
+
+def as_on_the_page(text: str) -> str:
+    """A message of the library in the page's words, cut where it has no end."""
+    for word, instead in _PAGE_WORDS.items():
+        text = text.replace(word, instead)
+    return text if len(text) <= _MOST_WORDS else f"{text[:_MOST_WORDS]} ..."
