@@ -75,7 +75,7 @@ def build(handlers: Handlers, examples: Sequence[Example]) -> gr.Blocks:
             picture.file.change(
                 handlers.look, picture.file, picture.shown, api_visibility="private", concurrency_limit=2
             )
-        page.load(handlers.restore, None, [*controls, link.said], api_visibility="private", queue=False)
+        page.load(handlers.restore, None, [*controls, link.said], api_visibility="private", concurrency_limit=None)
         for control in controls:
             control.change(None, list(controls), link.text, js=_link_script(), api_visibility="private")
         page.unload(handlers.leave)
@@ -206,7 +206,7 @@ def _on(
     def begin() -> list[str]:
         return [handlers.waits(), *[""] * (len(shown) - 1)]
 
-    quick: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+    quick: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "hidden"}
     begun = go.click(begin, None, list(shown), api_name=f"{name}_begin", **quick)
     event = begun.then(work, list(inputs), list(shown), api_name=name, show_progress="hidden", **_WORKING)
     stop.click(handlers.cancel, None, shown[0], cancels=[event], api_name=f"{name}_stop", **quick)
@@ -216,7 +216,9 @@ def _offer(button: gr.Button, example: Example, first: Picture, second: Picture,
     def take() -> tuple[str, str, str]:
         return str(example.infrared), str(example.visible), example.preset
 
-    button.click(take, None, [first.file, second.file, controls.preset], api_visibility="private", queue=False)
+    button.click(
+        take, None, [first.file, second.file, controls.preset], api_visibility="private", concurrency_limit=None
+    )
 
 
 def _api(handlers: Handlers) -> None:
