@@ -109,6 +109,7 @@ CSS = """
 .dd-table th, .dd-table td { text-align: left; padding: .25em .6em; vertical-align: top;
   border-bottom: 1px solid var(--border-color-primary); }
 .dd-table th:last-child { width: 60%; }
+.dd-table th:first-child { min-width: 6em; }
 .dd-table td { overflow-wrap: anywhere; }
 .dd-table th { overflow-wrap: normal; }
 .dd-gets { display: flex; flex-wrap: wrap; gap: .8em; margin: 1em 0; }
