@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlencode
 
 from ddfm._checks import check_choice, check_range, problem
 from ddfm.config import TONES, FuseConfig
@@ -68,12 +67,6 @@ class Choices:
         )
         config.resolve()
         return config
-
-    def query(self) -> str:
-        """What a link holds after its question mark: what differs from the defaults."""
-        plain = {k: int(v) if isinstance(v, bool) else v for k, v in dataclasses.asdict(self).items()}
-        default = dataclasses.asdict(Choices())
-        return urlencode({k: v for k, v in plain.items() if v != default[k]})
 
     @classmethod
     def from_query(cls, query: Mapping[str, str]) -> Choices:

@@ -22,6 +22,7 @@ from ddfm.app.runs import OnStep
 from ddfm.color import grey_levels
 from ddfm.evaluation import score
 from ddfm.explaining.explanation import explain_with
+from ddfm.explaining.report import SAID, SCORED_PIXELS, SCORED_SIDE
 from ddfm.fusion import Fused, Fuser
 from ddfm.io import Image, encode_image, read_image, write_bytes
 from ddfm.metrics import METRICS
@@ -31,25 +32,14 @@ from ddfm.presets import MEDICAL
 __all__ = ["Fusion", "Look", "Studio", "Upload", "safe_name"]
 
 T = TypeVar("T")
-#: Above so many pixels metrics are left out: they would take longer than the fusion.
-METRIC_PIXELS = 4_000_000
 #: Runs that one request may ask for.
 MOST_SEEDS = 32
 #: Sides of the small picture that is shown of an upload.
 LOOK_SIDE = 640
-#: What the page shows, in words for people who are not of the field.
-PLAIN_WORDS = {
-    "EN": "how varied the grey levels are",
-    "SD": "overall contrast",
-    "MI": "how much of both sources can be told from the result",
-    "VIF": "how much of what an eye sees in both sources is kept",
-    "Qabf": "how well edges of both sources are kept",
-    "SSIM": "how similar the structure is to both sources",
-    "SCD": "how well the result holds what each source adds to the other",
-    "minVIF": "VIF with the source that came off worse",
-    "hot": "how well hot targets stand out still, 1: as in the thermal picture",
-    "texture": "how much of the visible picture's detail is kept, 1: all",
-    "minRetention": "the smaller of the two above",
+#: What metrics say, in words for everyone: the report's, and of those that it leaves out.
+PLAIN_WORDS = SAID | {
+    "MI": "How much of both sources can be told from the result.",
+    "minRetention": "The smaller of hot and texture.",
 }
 
 
@@ -210,13 +200,13 @@ def _picture(path: Path, image: Image) -> Path:
 
 def _lumas(gathered: Gathered) -> list[np.ndarray] | None:
     """Grey levels of the sources, taken before a large fusion frees them; None where metrics are left out."""
-    if np.prod(gathered.images[0].size) > METRIC_PIXELS:
+    if np.prod(gathered.images[0].size) > SCORED_PIXELS:
         return None
     return [image.data for image in gathered.images]
 
 
 def _metrics(fused: Fused, sources: list[np.ndarray] | None) -> tuple[tuple[str, str, str, str], ...]:
-    if sources is None or min(fused.data.shape[:2]) < 41:
+    if sources is None or min(fused.data.shape[:2]) < SCORED_SIDE:
         return ()
     f, a, b = (grey_levels(torch.from_numpy(np.ascontiguousarray(x)))[None, None] for x in (fused.data, *sources))
     values = score(f, a, b)

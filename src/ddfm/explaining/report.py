@@ -28,7 +28,7 @@ from ddfm.presets import MEDICAL, PRESETS
 if TYPE_CHECKING:
     from ddfm.explaining.explanation import Explanation
 
-__all__ = ["page", "public_report"]
+__all__ = ["SAID", "SCORED_PIXELS", "SCORED_SIDE", "page", "public_report"]
 
 #: Longer side, pixels, of what the page shows beside the fused picture itself.
 MOST_SHOWN = 1280
@@ -38,13 +38,13 @@ FRAME_SIDE, GIF_SIDE, GIF_FRAMES = 800, 320, 24
 SCORED_SIDE, SCORED_PIXELS = 41, 4_000_000
 
 #: What is shown of ``METRICS``, in words for everyone.
-_SAID = {
+SAID = {
     "EN": "How much varies in the picture, in bits: a flat grey has 0, noise has most.",
     "SD": "Contrast: how far the grey levels spread.",
     "SSIM": "Likeness in structure, summed over both sources: 2 would be equal to both.",
     "Qabf": "Share of the sources' edges that are still there: 1 is all.",
     "VIF": "How much of what an eye takes from each source is kept, summed over both.",
-    "minVIF": "The same for the source that fares worse: a copy of one source scores low here.",
+    "minVIF": "VIF with the source that fares worse: a copy of one source scores low here.",
     "SCD": "Whether what was added to one source is the other: up to 2, a copy of one source scores low.",
     "hot": "Contrast of the hot spots of the first source that is kept: 1 is all.",
     "texture": "Fine structure of the last source that is kept: 1 is all.",
@@ -239,7 +239,7 @@ def _scores(explanation: Explanation) -> list[dict[str, str]] | str:
         return f"Pictures below {SCORED_SIDE} pixels a side are not scored."
     if height * width > SCORED_PIXELS:
         return "Above 4 megapixels nothing is scored here; ddfm evaluate does it."
-    names = [n for n in _SAID if not (_is_scan(explanation) and n in ("hot", "texture"))]
+    names = [n for n in SAID if not (_is_scan(explanation) and n in ("hot", "texture"))]
     planes = (_grey(data) for data in (explanation.fused.data, *explanation.sources))
     values = evaluate(*planes, metrics=names)
     return [
@@ -247,7 +247,7 @@ def _scores(explanation: Explanation) -> list[dict[str, str]] | str:
             "name": name,
             "arrow": METRICS[name].arrow,
             "value": "not defined here" if torch.isnan(values[name]).any() else f"{values[name].item():.3g}",
-            "said": _SAID[name],
+            "said": SAID[name],
         }
         for name in names
     ]
